@@ -1,0 +1,73 @@
+"""Every error that a user may meet, each with the exit code of its kind.
+
+GptkitError                 1  a computation that can't go on
+├── ConfigError             2  a value in a settings file, a job or a command line
+├── UnknownName             2  nothing is registered under that name
+├── PluginError             1  a plugin broke a rule of the plugin api
+│   └── NameClash           2  two plugins claim one name
+├── CheckpointError         3  weights or tokenizer files that we refuse, or that don't fit
+├── RequestError            2  a request that this model or mode can't serve
+│   └── ContextOverflow     2  prompt and new tokens don't fit in block_size
+├── NonFiniteLogits         1  the model answered with NaN or infinity
+└── ResourceError           6  the disk or the memory gave out
+"""
+
+from __future__ import annotations
+
+
+class GptkitError(Exception):
+    """Root of the tree: one line that says what and where, and a hint that says what to do."""
+
+    exit_code = 1
+
+    def __init__(self, message: str, *, hint: str | None = None) -> None:
+        super().__init__(message)
+        self.hint = hint
+
+
+class ConfigError(GptkitError):
+    """A value in a settings file, a job or a command line is wrong."""
+
+    exit_code = 2
+
+
+class UnknownName(GptkitError):
+    """Nothing is registered under that name."""
+
+    exit_code = 2
+
+
+class PluginError(GptkitError):
+    """A plugin broke a rule of the plugin api."""
+
+
+class NameClash(PluginError):
+    """Two plugins claim one name."""
+
+    exit_code = 2
+
+
+class CheckpointError(GptkitError):
+    """Weights or tokenizer files that we refuse, or that don't fit."""
+
+    exit_code = 3
+
+
+class RequestError(GptkitError):
+    """A request that this model or mode can't serve."""
+
+    exit_code = 2
+
+
+class ContextOverflow(RequestError):
+    """Prompt and new tokens don't fit in `block_size`."""
+
+
+class NonFiniteLogits(GptkitError):
+    """The model answered with NaN or infinity."""
+
+
+class ResourceError(GptkitError):
+    """The disk or the memory gave out."""
+
+    exit_code = 6
