@@ -14,6 +14,12 @@ GptkitError                 1  a computation that can't go on
 
 from __future__ import annotations
 
+import difflib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
 
 class GptkitError(Exception):
     """Root of the tree: one line that says what and where, and a hint that says what to do."""
@@ -71,3 +77,9 @@ class ResourceError(GptkitError):
     """The disk or the memory gave out."""
 
     exit_code = 6
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str | None:
+    """Return a hint that names the nearest known word, or None where nothing is near."""
+    near = difflib.get_close_matches(word, list(known), 1)
+    return f"did you mean '{near[0]}'?" if near else None

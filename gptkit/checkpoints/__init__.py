@@ -1,0 +1,1 @@
+"""Weights on disk: opened only by `safe_load`, written only by `save`."""

@@ -1,0 +1,1 @@
+"""One file per format: read names and shapes, map them to ours."""

@@ -1,0 +1,1 @@
+"""From requests to events: chain, noise, stopping, engine."""

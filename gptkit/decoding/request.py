@@ -1,0 +1,361 @@
+"""What one generation was asked to do, and the events that it yields. No torch.
+
+Chains and stopping criteria are read from what users wrote, checked against the registry, all
+errors at once, before a model loads.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from pydantic import Field
+
+from gptkit.config import Settings
+from gptkit.errors import ConfigError, GptkitError, UnknownName, did_you_mean
+from gptkit.plugin_api import PHASES, Sampler, StoppingCriterion
+
+if TYPE_CHECKING:
+    from gptkit.plugin_host import Kind, Registry
+
+MAX_SEED = 2**63 - 1
+SHORTHANDS = ("temperature", "top_k", "top_p")
+
+Item = str | dict[str, Any]
+"""One stage as YAML has it: a name, or a mapping of one name to a value or to parameters."""
+
+
+class SamplingSettings(Settings):
+    """The `sampling` block of jobs, recipes, checkpoints and the REPL."""
+
+    seed: int | None = Field(None, ge=0, le=MAX_SEED, description="without one, 63 random bits")
+    chain: tuple[Item, ...] | None = Field(None, strict=False, description="stages, in order")
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """A sampler in its place in a chain, with the values of all its parameters."""
+
+    label: str
+    sampler: type[Sampler]
+    values: Mapping[str, Any]
+
+    @property
+    def is_off(self) -> bool:
+        """Whether all parameters that have an off value stand at theirs."""
+        offs = {key: p.off for key, p in self.sampler.params.items() if p.off is not None}
+        return bool(offs) and all(self.values[key] == off for key, off in offs.items())
+
+    def as_item(self) -> Item:
+        """Return the stage as YAML would have it, off values as `off`."""
+        shown = {key: self.sampler.params[key].show(v) for key, v in self.values.items()}
+        plain = {k: "off" if shown[k] == "off" else v for k, v in self.values.items()}
+        if self.label != self.sampler.name:
+            return {self.sampler.name: {**plain, "as": self.label}}
+        if not plain:
+            return self.label
+        return {self.label: next(iter(plain.values())) if len(plain) == 1 else plain}
+
+    def __str__(self) -> str:
+        item = self.as_item()
+        if isinstance(item, str):
+            return item
+        ((name, value),) = item.items()
+        if not isinstance(value, dict):
+            return f"{name}={value}"
+        return f"{name}:" + ",".join(f"{key}={one}" for key, one in value.items())
+
+
+Chain = tuple[Stage, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Criterion:
+    """A stopping criterion with the values of all its parameters."""
+
+    criterion: type[StoppingCriterion]
+    values: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Stops:
+    """When a generation ends, besides the model's own end-of-text tokens and a full context."""
+
+    max_new_tokens: int = 128
+    max_time_s: float | None = None
+    criteria: tuple[Criterion, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One sequence to generate. `logprobs` asks for those of the token and of that many others."""
+
+    prompt_ids: tuple[int, ...]
+    chain: Chain
+    stops: Stops
+    seed: int
+    logprobs: int | None = None
+    trace: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Alternative:
+    """A token that might have been: its log-probability in nats, before the chain."""
+
+    token_id: int
+    logprob: float
+
+
+@dataclass(frozen=True, slots=True)
+class StageTrace:
+    """What one stage left: surviving tokens, the probability mass that it removed."""
+
+    label: str
+    survivors: int
+    removed_mass: float
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """One step of a generation: text that may be shown, and at the end why it ended.
+
+    `token_id` is None where only held text is let go. `error` goes with the reason `error`.
+    """
+
+    text: str = ""
+    token_id: int | None = None
+    logprob: float | None = None
+    alternatives: tuple[Alternative, ...] = ()
+    trace: tuple[StageTrace, ...] = ()
+    finish_reason: str | None = None
+    error: GptkitError | None = None
+
+
+# Reading chains -------------------------------------------------------------------------------
+
+
+def parse_stage(text: str) -> Item:
+    """Read `NAME`, `NAME=VALUE` or `NAME:KEY=VALUE,...` as typed after `-s`."""
+    head, colon, rest = text.partition(":")
+    if colon and "=" not in head:
+        pairs = dict(pair.partition("=")[::2] for pair in rest.split(","))
+        return {head: {key: _Typed(value) for key, value in pairs.items()}}
+    name, equals, value = text.partition("=")
+    return {name: _Typed(value)} if equals else name
+
+
+class _Typed(str):
+    """A value typed on a command line: text that stands for a number where one is wanted."""
+
+
+def resolve_chain(
+    items: Sequence[Item],
+    registry: Registry,
+    *,
+    base: Sequence[Stage] | None = None,
+    shorthands: Mapping[str, str] | None = None,
+) -> Chain:
+    """Return the chain that `items` describe, ending in a picker; raise ConfigError with all errors.
+
+    Without `base` the order of the items is the chain's. Over a base, an item changes a listed
+    stage in its place, and another joins where its phase and rank put it. `shorthands` are the
+    values of --temperature, --top-k and --top-p: they make a chain of their own, or change the
+    stage of an explicit chain, which must have it.
+    """
+    errors: list[GptkitError] = []
+    chain: list[Stage] = list(base or ())
+    explicit = base is not None or bool(items)
+    for item in items:
+        try:
+            _place(chain, _stage(item, registry, chain), over=base is not None, item=item)
+        except GptkitError as error:
+            errors.append(error)
+    for name, text in (shorthands or {}).items():
+        option = f"--{name.replace('_', '-')}"
+        try:
+            stage = _stage({name: _Typed(text)}, registry, chain, where=option)
+            if explicit and not any(old.label == name for old in chain):
+                raise ConfigError(
+                    f"{option} is given but the chain has no {name}",
+                    hint=f"add -s {name}={text} where you want it",
+                )
+            _place(chain, stage, over=True, item={name: text})
+        except GptkitError as error:
+            errors.append(error)
+    _raise_all(errors)
+    return tuple(_with_picker(chain, registry))
+
+
+def _stage(item: Item, registry: Registry, chain: Sequence[Stage], where: str = "") -> Stage:
+    name, raw = _name_and_value(item, "a sampler")
+    sampler: type[Sampler] = _find(registry, "sampler", name)
+    given = _given(sampler.params, name, raw)
+    label = str(given.pop("as", name.rpartition("/")[2]))
+    old = next((stage.values for stage in chain if stage.label == label), {})
+    values = _values(sampler.params, given, name, old, where)
+    return Stage(label, sampler, values)
+
+
+def _place(chain: list[Stage], stage: Stage, *, over: bool, item: Item) -> None:
+    for i, old in enumerate(chain):
+        if old.label == stage.label:
+            if not over:
+                raise ConfigError(
+                    f"{stage.label} is given twice",
+                    hint=f"write {stage.label}:...,as=NAME for a second one",
+                )
+            chain[i] = stage
+            return
+    if not over:
+        chain.append(stage)
+        return
+    key = _default_place(stage)
+    at = next((i for i, old in enumerate(chain) if _default_place(old) > key), len(chain))
+    chain.insert(at, stage)
+
+
+def _default_place(stage: Stage) -> tuple[int, int]:
+    return PHASES.index(stage.sampler.phase), stage.sampler.rank
+
+
+def _with_picker(chain: list[Stage], registry: Registry) -> list[Stage]:
+    pickers = [stage for stage in chain if stage.sampler.phase == "pick"]
+    if len(pickers) > 1:
+        raise ConfigError(f"two pickers: {pickers[0].label} and {pickers[1].label}", hint="keep one")
+    if pickers and chain[-1] is not pickers[0]:
+        raise ConfigError(
+            f"{pickers[0].label} picks the token, so nothing can follow it", hint="put it last"
+        )
+    return chain if pickers else [*chain, _stage("sample", registry, ())]
+
+
+# Reading stops --------------------------------------------------------------------------------
+
+
+def resolve_stops(
+    block: Mapping[str, Any], registry: Registry, *, max_new_tokens: int = 128
+) -> Stops:
+    """Return what a `stop` block asks for; `max_new_tokens` is the default where it says nothing.
+
+    Keys other than max_new_tokens and max_time_s are names of stopping criteria, each with the
+    value of its first parameter or with a mapping. Raise ConfigError with all errors.
+    """
+    errors: list[GptkitError] = []
+    stops = Stops(max_new_tokens=max_new_tokens)
+    criteria: list[Criterion] = []
+    for key, raw in block.items():
+        try:
+            if key == "max_new_tokens":
+                stops = replace(stops, max_new_tokens=_whole("max_new_tokens", raw))
+            elif key == "max_time_s":
+                stops = replace(stops, max_time_s=_seconds("max_time_s", raw))
+            else:
+                found: type[StoppingCriterion] = _find(
+                    registry, "stopping", key, ("max_new_tokens", "max_time_s")
+                )
+                given = _given(found.params, key, raw)
+                criteria.append(Criterion(found, _values(found.params, given, key, {})))
+        except GptkitError as error:
+            errors.append(error)
+    _raise_all(errors)
+    return replace(stops, criteria=tuple(criteria))
+
+
+def add_stop(block: Mapping[str, Any], name: str, values: Sequence[Any]) -> dict[str, Any]:
+    """Return a `stop` block with `values` added to the list that criterion `name` takes."""
+    old = block.get(name, ())
+    if isinstance(old, Mapping):
+        key = next(iter(old))
+        return {**block, name: {**old, key: [*old[key], *values]}}
+    listed = list(old) if isinstance(old, (list, tuple)) else [old]
+    return {**block, name: [*listed, *(value for value in values if value not in listed)]}
+
+
+def _whole(where: str, raw: Any) -> int:
+    if isinstance(raw, _Typed) and raw.isdigit():
+        raw = int(raw)
+    if type(raw) is not int or not 0 <= raw <= 10**9:
+        raise ConfigError(f"{where}: {raw!r} is not a whole number from 0 to 1,000,000,000")
+    return raw
+
+
+def _seconds(where: str, raw: Any) -> float:
+    if isinstance(raw, _Typed):
+        try:
+            raw = float(raw)
+        except ValueError:
+            pass
+    if type(raw) not in (int, float) or not 0 < raw < 1e9:
+        raise ConfigError(f"{where}: {raw!r} is not a number of seconds above 0")
+    return float(raw)
+
+
+# What both share ------------------------------------------------------------------------------
+
+
+def _name_and_value(item: Item, what: str) -> tuple[str, Any]:
+    if isinstance(item, str):
+        return item, None
+    if len(item) != 1:
+        raise ConfigError(f"{list(item)}: {what} is one name with its value", hint="start a new '- '")
+    ((name, value),) = item.items()
+    return name, value
+
+
+def _find(registry: Registry, kind: Kind, name: str, also: Sequence[str] = ()) -> Any:
+    try:
+        return registry.find(kind, name).value
+    except UnknownName as error:
+        near = did_you_mean(name, also)
+        if near and not registry.failed:
+            raise UnknownName(str(error), hint=near) from None
+        raise
+
+
+def _given(params: Mapping[str, Any], name: str, raw: Any) -> dict[str, Any]:
+    """Return the parameters that the user gave, by key; a bare value is the first parameter's."""
+    if raw is None:
+        return {}
+    if isinstance(raw, Mapping):
+        return dict(raw)
+    if not params:
+        raise ConfigError(f"{name} takes no value, got {raw!r}", hint=f"write {name}")
+    return {next(iter(params)): raw}
+
+
+def _values(
+    params: Mapping[str, Any],
+    given: Mapping[str, Any],
+    name: str,
+    old: Mapping[str, Any],
+    where: str = "",
+) -> dict[str, Any]:
+    values = {key: old.get(key, declared.default) for key, declared in params.items()}
+    first = next(iter(params), None)
+    for key, raw in given.items():
+        if key not in params:
+            raise ConfigError(f"{name} has no parameter '{key}'", hint=did_you_mean(key, params))
+        place = where or (name if key == first else f"{name}.{key}")
+        read = params[key].parse if isinstance(raw, _Typed) else params[key].check
+        values[key] = read(place, raw)
+    return values
+
+
+def _raise_all(errors: Sequence[GptkitError]) -> None:
+    if len(errors) == 1:
+        raise errors[0]
+    if errors:
+        hints = [error.hint for error in errors if error.hint]
+        raise ConfigError("; ".join(map(str, errors)), hint="; ".join(hints) or None)
+
+
+def typed(text: str) -> str:
+    """Mark a value as typed on a command line, so that `0.7` may stand for a number."""
+    return _Typed(text)
+
+
+def random_seed() -> int:
+    """Return 63 random bits, to be shown and recorded."""
+    return secrets.randbits(63)

@@ -1,0 +1,1 @@
+"""Batch jobs: rows to requests to rows."""

@@ -1,0 +1,531 @@
+"""All that a plugin imports: hook markers and specs, base classes, `param`, and the types it is handed.
+
+A plugin is a distribution with an entry point in the group `gptkit` that names a module. The module
+has hook implementations, each of which yields classes. What is not in this file is private. Nothing
+here imports torch, and a plugin need not either: a tensor brings its own methods.
+
+Shapes: R rows, V vocabulary.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, Self, get_args
+
+import pluggy
+
+from gptkit.errors import ConfigError, GptkitError, PluginError, RequestError
+
+if TYPE_CHECKING:
+    from importlib.resources.abc import Traversable
+    from pathlib import Path
+
+    from torch import Tensor
+
+__all__ = [
+    "API_VERSION",
+    "ChatTemplate",
+    "ConfigError",
+    "GptkitError",
+    "Hooks",
+    "Observed",
+    "Param",
+    "Params",
+    "Phase",
+    "Plugin",
+    "PluginError",
+    "RequestError",
+    "RequestView",
+    "Rows",
+    "Sampler",
+    "Segment",
+    "Stop",
+    "StoppingCriterion",
+    "Template",
+    "Tokenizer",
+    "Vocab",
+    "hookimpl",
+    "param",
+]
+
+API_VERSION = 1
+"""A plugin module may say `gptkit_api = 1`; another number is refused with that reason."""
+
+hookspec = pluggy.HookspecMarker("gptkit")
+hookimpl = pluggy.HookimplMarker("gptkit")
+
+Phase = Literal["bias", "penalty", "constraint", "scale", "truncate", "pick"]
+PHASES: tuple[Phase, ...] = get_args(Phase)
+OFF = "off"
+
+
+# Parameters -----------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Param:
+    """One declared parameter: type, range, off value and help, used by CLI, YAML, REPL and docs."""
+
+    default: Any
+    kind: type
+    items: type | None = None
+    ge: float | None = None
+    gt: float | None = None
+    le: float | None = None
+    lt: float | None = None
+    off: Any = None
+    choices: tuple[str, ...] = ()
+    help: str = ""
+
+    @property
+    def range_text(self) -> str:
+        """Say the range in words, `at least 0 and at most 1`; empty where there is none."""
+        bounds = (("at least", self.ge), ("above", self.gt), ("at most", self.le), ("below", self.lt))
+        said = [f"{word} {bound:g}" for word, bound in bounds if bound is not None]
+        return " and ".join(said) or ", ".join(self.choices)
+
+    def show(self, value: Any) -> str:
+        """Return the value as users write it."""
+        if self.off is not None and value == self.off:
+            return OFF
+        return str(list(value)) if self.items else str(value)
+
+    def parse(self, where: str, text: str) -> Any:
+        """Read what was typed on a command line; raise ConfigError naming `where`."""
+        if text == OFF or self.kind is str:
+            return self.check(where, text)
+        if self.items is not None:
+            return self.check(where, [int(text) if self.items is int and text.isdigit() else text])
+        if self.kind is bool:
+            return self.check(where, {"true": True, "false": False}.get(text, text))
+        try:
+            return self.check(where, int(text))
+        except ValueError:
+            pass
+        try:
+            return self.check(where, float(text))
+        except ValueError:
+            pass
+        hint = f"use a dot: {text.replace(',', '.')}" if re.fullmatch(r"-?\d*,\d+", text) else None
+        raise ConfigError(f"{where}: {text!r} is not {self._kind_text}", hint=hint)
+
+    def check(self, where: str, value: Any) -> Any:
+        """Return the value that a row gets, or raise ConfigError with value and range."""
+        if isinstance(value, str) and value == OFF and self.kind is not str:
+            if self.off is None:
+                raise ConfigError(f"{where} can't be off", hint=f"give {self._kind_text}")
+            return self.off
+        if self.items is not None:
+            return self._check_items(where, value)
+        if self.kind is float and type(value) is int:
+            value = float(value)
+        if type(value) is not self.kind:
+            shown = f"text {value!r}" if isinstance(value, str) else repr(value)
+            raise ConfigError(f"{where}: {shown} is not {self._kind_text}", hint=self._range_hint)
+        if self.kind is float and not math.isfinite(value):
+            raise ConfigError(f"{where}: {value} is not a number {self._span}", hint=self._range_hint)
+        if self.choices and value not in self.choices:
+            raise ConfigError(f"{where}: {value!r} is none of {', '.join(self.choices)}")
+        for out, word, bound in (
+            (self.ge is not None and value < self.ge, "below", self.ge),
+            (self.gt is not None and value <= self.gt, "not above", self.gt),
+            (self.le is not None and value > self.le, "above", self.le),
+            (self.lt is not None and value >= self.lt, "not below", self.lt),
+        ):
+            if out:
+                said = "; ".join(x for x in (self.help, self.range_text) if x)
+                raise ConfigError(
+                    f"{where}: {value:g} is {word} {bound:g} ({said})",
+                    hint=f"'{OFF}' switches it off" if self.off is not None else None,
+                )
+        return value
+
+    def _check_items(self, where: str, value: Any) -> tuple[Any, ...]:
+        values = value if isinstance(value, (list, tuple)) else [value]
+        for item in values:
+            if type(item) is not self.items:
+                raise ConfigError(f"{where}: {item!r} is not {_KIND_TEXT[self.items]}")
+            if item == "":
+                raise ConfigError(f"{where} must not be empty", hint="leave it out to have none")
+            if self.items is int and item < 0:
+                raise ConfigError(f"{where}: {item} is below 0")
+        return tuple(values)
+
+    @property
+    def _kind_text(self) -> str:
+        return _KIND_TEXT[self.kind]
+
+    @property
+    def _span(self) -> str:
+        low, high = self.ge if self.ge is not None else self.gt, self.le
+        return f"from {low:g} to {high:g}" if low is not None and high is not None else "we can use"
+
+    @property
+    def _range_hint(self) -> str | None:
+        return f"it is {self.range_text}" if self.range_text else None
+
+
+_KIND_TEXT: dict[type | None, str] = {
+    int: "a whole number",
+    float: "a number",
+    bool: "true or false",
+    str: "text",
+    tuple: "a list",
+}
+
+
+def param(
+    default: Any,
+    *,
+    ge: float | None = None,
+    gt: float | None = None,
+    le: float | None = None,
+    lt: float | None = None,
+    off: Any = None,
+    choices: tuple[str, ...] = (),
+    items: type | None = None,
+    help: str,
+) -> Any:
+    """Declare a parameter of a plugin class; its type is that of `default`.
+
+    The parameter declared first is the one that `-s NAME=VALUE` sets. `off` is the value at which
+    the parameter does nothing. A list parameter has a tuple as default and the type of its `items`.
+    """
+    kind = type(default)
+    return Param(default, kind, items, ge, gt, le, lt, off, choices, help)
+
+
+class Params:
+    """The values of one stage's parameters: `p.k` is a tensor [R, 1], or a list of R objects."""
+
+    def __init__(self, values: Mapping[str, Any]) -> None:
+        self.__dict__.update(values)
+
+    if TYPE_CHECKING:
+
+        def __getattr__(self, name: str) -> Any: ...
+
+
+# What every plugin class has ------------------------------------------------------------------
+
+
+class Plugin:
+    """Base of all plugin classes: a `name`, a summary (the first docstring line) and parameters."""
+
+    name: ClassVar[str]
+    params: ClassVar[Mapping[str, Param]] = {}
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        own = {key: value for key, value in vars(cls).items() if isinstance(value, Param)}
+        cls.params = {**cls.params, **own}
+        if "name" in vars(cls):
+            cls._check_declaration()
+
+    @classmethod
+    def _check_declaration(cls) -> None:
+        """Refuse a mistake when the class is defined, not at the first token."""
+        if not isinstance(cls.name, str) or not re.fullmatch(r"[a-z][a-z0-9_]*", cls.name):
+            raise PluginError(f"{cls.__qualname__}: name {cls.name!r} is not lower_snake")
+        if not (cls.__doc__ or "").strip():
+            raise PluginError(f"{cls.__qualname__} has no docstring; its first line is the summary")
+        for key, declared in cls.params.items():
+            declared.check(f"{cls.__qualname__}: default of {cls.name}.{key}", declared.default)
+            if declared.off is not None:
+                declared.check(f"{cls.__qualname__}: off of {cls.name}.{key}", declared.off)
+
+    @classmethod
+    def summary(cls) -> str:
+        """Return the first line of the docstring."""
+        return (cls.__doc__ or "").strip().partition("\n")[0]
+
+
+# Values that cross the border -----------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """A piece of a prompt: text, encoded as text, or the name of one control token."""
+
+    text: str
+    control: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Stop:
+    """What a criterion says of a token: end here, or, without a reason, hold text back.
+
+    `cut_bytes` are removed from the end of the text; `hold_bytes` at its end may still become part
+    of something that is cut, so they must not be shown yet.
+    """
+
+    reason: str | None = None
+    cut_bytes: int = 0
+    hold_bytes: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Observed:
+    """What a stage with memory learns of a chosen token; log-probabilities in nats.
+
+    They are NaN unless the stage declares `state_from = "sample"`.
+    """
+
+    token: int
+    position: int
+    n_out: int
+    logprob: float
+    raw_logprob: float
+    stage_logprob: float
+
+
+class Vocab(Protocol):
+    """The vocabulary that a request runs over."""
+
+    size: int
+    eos_ids: frozenset[int]
+    special_ids: frozenset[int]
+
+    def token_bytes(self, token_id: int) -> bytes:
+        """Return the bytes of a token; a control token has none."""
+        ...
+
+    def encode(self, text: str) -> list[int]:
+        """Return the token ids of a text, without control tokens."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class RequestView:
+    """What a stage or criterion may know of the request; `params` are its own values."""
+
+    prompt: Sequence[int]
+    params: Mapping[str, Any]
+    vocab: Vocab
+    seed: int
+
+
+class Rows(Protocol):
+    """What a stage may look at; a row is one position of one sequence. Everything is lazy."""
+
+    R: int
+    V: int
+    device: Any
+    vocab: Vocab
+    state: list[Any]
+    """This stage's states, in row order."""
+
+    @property
+    def position(self) -> Tensor:
+        """Absolute index of the token being chosen, the prompt included [R]."""
+        ...
+
+    @property
+    def n_out(self) -> Tensor:
+        """Tokens generated so far [R]."""
+        ...
+
+    @property
+    def prompt_len(self) -> Tensor:
+        """Tokens of the prompt [R]."""
+        ...
+
+    def tokens(self, row: int) -> Sequence[int]:
+        """Return prompt and output of one row."""
+        ...
+
+    def seen(self, scope: Literal["all", "output"] = "all", window: int = 0) -> Tensor:
+        """Return which tokens have occurred, bool [R, V]; `window` last tokens, 0 for all."""
+        ...
+
+    def counts(self, scope: Literal["all", "output"] = "output", window: int = 0) -> Tensor:
+        """Return how often each token has occurred, float32 [R, V]."""
+        ...
+
+    def suffix(self, n: int) -> Tensor:
+        """Return the last n tokens [R, n], -1 where a row is shorter."""
+        ...
+
+    def uniform(self, stream: int = 0) -> Tensor:
+        """Return one keyed coin for each row, float32 [R, 1] in (0, 1)."""
+        ...
+
+    def noise(self, ids: Tensor | None = None, stream: int = 0) -> Tensor:
+        """Return keyed uniforms for all tokens [R, V], or for `ids` [R, K], in (0, 1).
+
+        In the phase `pick` these are the pick's own noise (domain 0); elsewhere the stage's.
+        """
+        ...
+
+
+# The kinds of plugin --------------------------------------------------------------------------
+
+
+class Tokenizer(Plugin, ABC):
+    """Text to token ids and back. `special` maps the names of control tokens to their ids."""
+
+    special: Mapping[str, int] = {}
+
+    @property
+    @abstractmethod
+    def vocab_size(self) -> int:
+        """Number of ids, control tokens included."""
+
+    @abstractmethod
+    def encode_ordinary(self, text: str) -> list[int]:
+        """Return ids of `text`; what looks like a control token is text. Never a special id.
+
+        A closed vocabulary raises RequestError, naming character and offset.
+        """
+
+    @abstractmethod
+    def token_bytes(self, token_id: int) -> bytes:
+        """Return the exact bytes that a token stands for; b"" for a control token."""
+
+    def decode(self, token_ids: Iterable[int]) -> str:
+        """Return the text of the ids; bytes that are no UTF-8 become U+FFFD."""
+        return b"".join(map(self.token_bytes, token_ids)).decode("utf-8", "replace")
+
+    @abstractmethod
+    def save(self, folder: Path) -> None:
+        """Write all that `load` needs into an existing folder."""
+
+    @classmethod
+    @abstractmethod
+    def load(cls, path: Path | None) -> Self:
+        """Read what `save` wrote, or another file that this kind knows; None is the default."""
+
+    @classmethod
+    def train(
+        cls, texts: Iterable[str], *, vocab_size: int | None = None, special: Sequence[str] = ()
+    ) -> Self:
+        """Learn a vocabulary of at most `vocab_size` ids, `special` included, from texts."""
+        raise ConfigError(f"tokenizer {cls.name} can't be trained", hint="give a path to load it from")
+
+
+class Sampler(Plugin, ABC):
+    """One stage of the chain: a function of rows. One instance serves all requests at once.
+
+    A stage keeps nothing on `self` and never writes into its input. One that needs memory sets
+    `state_from` and returns new states, which are immutable values, from `advance`.
+    """
+
+    phase: ClassVar[Phase] = "truncate"
+    rank: ClassVar[int] = 100
+    """Place inside the phase when a stage joins a chain without a place."""
+    state_from: ClassVar[Literal["token", "sample"] | None] = None
+    """What `advance` needs: only the token, or the log-probabilities of the draw as well."""
+
+    @classmethod
+    def _check_declaration(cls) -> None:
+        super()._check_declaration()
+        if cls.phase not in PHASES:
+            raise PluginError(f"{cls.__qualname__}: phase {cls.phase!r} is none of {', '.join(PHASES)}")
+
+    @abstractmethod
+    def apply(self, logits: Tensor, p: Params, rows: Rows) -> Tensor:
+        """Return new logits [R, V] float32; a picker (phase `pick`) returns token ids [R] int64.
+
+        Row i of the result depends on row i of everything alone. -inf stays -inf.
+        """
+
+    def init_state(self, request: RequestView) -> Any:
+        """Return the state before the first token: immutable, small, picklable."""
+        return None
+
+    def advance(self, state: Any, p: Params, observed: Observed) -> Any:
+        """Return the state after a token; `p` holds this row's plain values."""
+        return state
+
+
+class StoppingCriterion(Plugin, ABC):
+    """Sees each committed token of a sequence, in order, and may end it."""
+
+    rank: ClassVar[int] = 40
+    """Criteria are asked from the lowest rank on; the first reason counts."""
+
+    def init_state(self, request: RequestView) -> Any:
+        """Return the state before the first token: immutable and picklable."""
+        return None
+
+    @abstractmethod
+    def push(self, state: Any, token_id: int, data: bytes, n_out: int) -> tuple[Any, Stop | None]:
+        """Return the new state and what to do; `data` are the token's bytes, `n_out` counts it."""
+
+
+class Template(Plugin, ABC):
+    """A few-shot template: gives its pieces one by one, so that examples can be left out to fit."""
+
+    output: str
+    """The field that the model is to write."""
+    inputs: frozenset[str]
+    """The fields that an item needs."""
+
+    @abstractmethod
+    def head(self) -> tuple[Segment, ...]:
+        """Return what stands before the examples."""
+
+    @abstractmethod
+    def example(self, fields: Mapping[str, str]) -> tuple[Segment, ...]:
+        """Return one example, its output and what separates it from the next piece included."""
+
+    @abstractmethod
+    def item(self, fields: Mapping[str, str]) -> tuple[Segment, ...]:
+        """Return the prompt's own item, cut before its output."""
+
+    @property
+    @abstractmethod
+    def stops(self) -> tuple[Segment, ...]:
+        """What ends an answer: text is a stop string, control a stop token."""
+
+
+class ChatTemplate(Plugin, ABC):
+    """A chat template: gives a conversation turn by turn, so that old turns can be left out."""
+
+    @abstractmethod
+    def head(self, system: str | None) -> tuple[Segment, ...]:
+        """Return what stands before the first turn; `system` is the instruction, if there is one."""
+
+    @abstractmethod
+    def turn(self, role: Literal["user", "assistant"], text: str) -> tuple[Segment, ...]:
+        """Return one finished turn."""
+
+    @abstractmethod
+    def reply(self) -> tuple[Segment, ...]:
+        """Return what opens the answer that the model is to write."""
+
+    @property
+    @abstractmethod
+    def stops(self) -> tuple[Segment, ...]:
+        """What ends an answer: text is a stop string, control a stop token."""
+
+
+# The hooks ------------------------------------------------------------------------------------
+
+
+class Hooks:
+    """The hook points. `docs/plugins.md` has a complete example of each."""
+
+    @staticmethod
+    @hookspec
+    def gptkit_tokenizers() -> Iterable[type[Tokenizer]]:  # type: ignore[empty-body]
+        """Yield Tokenizer classes."""
+
+    @staticmethod
+    @hookspec
+    def gptkit_samplers() -> Iterable[type[Sampler]]:  # type: ignore[empty-body]
+        """Yield Sampler classes."""
+
+    @staticmethod
+    @hookspec
+    def gptkit_stopping_criteria() -> Iterable[type[StoppingCriterion]]:  # type: ignore[empty-body]
+        """Yield StoppingCriterion classes."""
+
+    @staticmethod
+    @hookspec
+    def gptkit_templates() -> Iterable[type[Template | ChatTemplate] | Traversable]:  # type: ignore[empty-body]
+        """Yield Template or ChatTemplate classes, or YAML files; a file's name is its stem."""

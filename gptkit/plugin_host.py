@@ -1,0 +1,263 @@
+"""Plugins: discover, load, index. Plain functions over plain records; no globals.
+
+Bundled plugins are entry points of our own distribution and take the same road as everybody's. A
+plugin that fails is recorded and skipped, and can't hurt another: each is registered, checked and
+asked by a plugin manager of its own.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.metadata
+import importlib.util
+import inspect
+import os
+import sys
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import pluggy
+
+from gptkit import plugin_api
+from gptkit.errors import NameClash, PluginError, UnknownName, did_you_mean
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+
+GROUP = "gptkit"
+OURS = "gptkit"
+
+Kind = Literal["tokenizer", "sampler", "stopping", "template"]
+HOOKS: dict[str, tuple[Kind, tuple[type, ...]]] = {
+    "gptkit_tokenizers": ("tokenizer", (plugin_api.Tokenizer,)),
+    "gptkit_samplers": ("sampler", (plugin_api.Sampler,)),
+    "gptkit_stopping_criteria": ("stopping", (plugin_api.StoppingCriterion,)),
+    "gptkit_templates": ("template", (plugin_api.Template, plugin_api.ChatTemplate)),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """An entry point, or a local file, that has not been imported yet."""
+
+    name: str
+    distribution: str
+    version: str
+    load: Callable[[], Any]
+
+    @property
+    def owner(self) -> str:
+        """Distribution and version, as users see them."""
+        return f"{self.distribution} {self.version}".strip()
+
+
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """One thing that a plugin offers under a name: a class, or a YAML file of a template."""
+
+    kind: Kind
+    name: str
+    summary: str
+    source: Found
+    value: Any
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """What became of one plugin; `reason` says why it failed."""
+
+    source: Found
+    offers: tuple[Offer, ...] = ()
+    reason: str | None = None
+    import_s: float = 0.0
+
+
+def discover(
+    entry_points: Iterable[importlib.metadata.EntryPoint] | None = None,
+    files: Iterable[str] | None = None,
+) -> list[Found]:
+    """Find plugins without importing any: bundled first, then by distribution and name.
+
+    `files` are local plugin files; without it, those that GPTKIT_PLUGINS lists.
+    """
+    if entry_points is None:
+        entry_points = importlib.metadata.entry_points(group=GROUP)
+    if files is None:
+        files = filter(None, os.environ.get("GPTKIT_PLUGINS", "").split(os.pathsep))
+    found = {
+        (entry.dist.name if entry.dist else "?", entry.name, entry.value): Found(
+            entry.name,
+            entry.dist.name if entry.dist else "?",
+            entry.dist.version if entry.dist else "",
+            entry.load,
+        )
+        for entry in entry_points
+    }
+    ordered = [found[key] for key in sorted(found, key=lambda key: (key[0] != OURS, key))]
+    return ordered + [_local(Path(file)) for file in files]
+
+
+def _local(path: Path) -> Found:
+    def load() -> Any:
+        if not path.is_file():
+            raise FileNotFoundError(f"no such file: {path}")
+        spec = importlib.util.spec_from_file_location(f"gptkit_local_{path.stem}", path)
+        if spec is None or spec.loader is None:
+            raise ImportError(f"not a Python file: {path}")
+        module = importlib.util.module_from_spec(spec)
+        sys.modules[spec.name] = module
+        spec.loader.exec_module(module)
+        return module
+
+    return Found(path.stem, str(path), "", load)
+
+
+def load(found: Iterable[Found]) -> list[Loaded]:
+    """Import each plugin and ask it what it offers; a failure is a record, never an exception."""
+    return [_load_one(source) for source in found]
+
+
+def _load_one(source: Found) -> Loaded:
+    start = time.perf_counter()
+    try:
+        # A plugin that prints while it is imported must not spoil JSON on stdout.
+        with contextlib.redirect_stdout(sys.stderr):
+            offers = tuple(_offers(source, source.load()))
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # even sys.exit: one broken plugin never stops the others
+        return Loaded(source, reason=_reason(error), import_s=time.perf_counter() - start)
+    return Loaded(source, offers, import_s=time.perf_counter() - start)
+
+
+def _reason(error: BaseException) -> str:
+    if isinstance(error, SystemExit):
+        return f"it called sys.exit({error.code})"
+    text = " ".join(str(error).split())
+    if isinstance(error, (PluginError, ImportError, FileNotFoundError)) and text:
+        return text
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__
+
+
+def _offers(source: Found, module: Any) -> Iterator[Offer]:
+    wanted = getattr(module, "gptkit_api", plugin_api.API_VERSION)
+    if wanted != plugin_api.API_VERSION:
+        raise PluginError(f"it wants plugin api {wanted}, this is {plugin_api.API_VERSION}")
+    manager = pluggy.PluginManager("gptkit")
+    manager.add_hookspecs(plugin_api.Hooks)
+    try:
+        manager.register(module)
+    except pluggy.PluginValidationError as error:
+        raise PluginError(" ".join(str(error).split())) from error
+    callers = manager.get_hookcallers(module) or []
+    for caller in callers:  # pluggy itself accepts a misspelt hook in silence
+        if not caller.has_spec():
+            hint = did_you_mean(caller.name, HOOKS)
+            raise PluginError(f"unknown hook '{caller.name}'" + (f" ({hint})" if hint else ""))
+    seen: set[tuple[str, str]] = set()
+    for caller in callers:
+        kind, bases = HOOKS[caller.name]
+        for value in _ask(caller):
+            offer = _offer(source, caller.name, kind, bases, value)
+            if (kind, offer.name) in seen:
+                raise PluginError(f"{caller.name} yields '{offer.name}' twice")
+            seen.add((kind, offer.name))
+            yield offer
+
+
+def _ask(caller: pluggy.HookCaller) -> list[Any]:
+    try:
+        return [value for result in caller() for value in result]
+    except Exception as error:
+        raise PluginError(f"{caller.name} failed: {_reason(error)}") from error
+
+
+def _offer(source: Found, hook: str, kind: Kind, bases: tuple[type, ...], value: Any) -> Offer:
+    if inspect.isclass(value) and issubclass(value, bases):
+        if inspect.isabstract(value):
+            missing = ", ".join(sorted(value.__abstractmethods__))
+            raise PluginError(f"{hook}: {value.__qualname__} lacks {missing}")
+        if "name" not in dir(value):
+            raise PluginError(f"{hook}: {value.__qualname__} has no name")
+        return Offer(kind, value.name, value.summary(), source, value)
+    if kind == "template" and hasattr(value, "read_text") and str(value.name).endswith(".yaml"):
+        first = value.read_text(encoding="utf-8").partition("\n")[0]
+        summary = first.removeprefix("#").strip() if first.startswith("#") else ""
+        return Offer(kind, value.name.removesuffix(".yaml"), summary, source, value)
+    wanted = " or ".join(base.__name__ for base in bases)
+    raise PluginError(f"{hook} yields {value!r}, which is no {wanted} class")
+
+
+@dataclass(frozen=True, slots=True)
+class Registry:
+    """Names to what plugins offer, and the status of every plugin."""
+
+    plugins: tuple[Loaded, ...]
+    _by_name: dict[tuple[Kind, str], list[Offer]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for plugin in self.plugins:
+            for offer in plugin.offers:
+                self._by_name.setdefault((offer.kind, offer.name), []).append(offer)
+
+    @property
+    def failed(self) -> list[Loaded]:
+        """The plugins that did not load."""
+        return [plugin for plugin in self.plugins if plugin.reason is not None]
+
+    def offers(self, kind: Kind | None = None) -> list[Offer]:
+        """Return everything on offer, of one kind or of all."""
+        return [o for p in self.plugins for o in p.offers if kind is None or o.kind == kind]
+
+    def names(self, kind: Kind) -> list[str]:
+        """Return the names of one kind, sorted."""
+        return sorted({name for k, name in self._by_name if k == kind})
+
+    def find(self, kind: Kind, name: str) -> Offer:
+        """Return what is registered under `name`, or under `distribution/name`.
+
+        Raise UnknownName with a suggestion, or NameClash where the choice is not clear. A bundled
+        plugin keeps its bare name, so that nobody can break it.
+        """
+        owner, slash, bare = name.rpartition("/")
+        offers = self._by_name.get((kind, bare), [])
+        if slash:
+            offers = [offer for offer in offers if offer.source.distribution == owner]
+        ours = [offer for offer in offers if offer.source.distribution == OURS]
+        if len(offers) == 1 or ours:
+            return (ours or offers)[0]
+        if offers:
+            owners = " and ".join(f"'{offer.source.owner}'" for offer in offers)
+            choices = " or ".join(f"'{offer.source.distribution}/{bare}'" for offer in offers)
+            raise NameClash(f"{kind} '{bare}' is offered by {owners}", hint=f"write {choices}")
+        raise UnknownName(f"unknown {_KIND_TEXT[kind]} '{name}'{self._suspects()}", hint=self._hint(kind, name))
+
+    def _suspects(self) -> str:
+        return "".join(
+            f"; plugin '{plugin.source.owner}' failed to load: {plugin.reason}" for plugin in self.failed
+        )
+
+    def _hint(self, kind: Kind, name: str) -> str:
+        if self.failed:
+            return "see gptkit plugins list"
+        return did_you_mean(name, self.names(kind)) or f"there are: {', '.join(self.names(kind))}"
+
+
+_KIND_TEXT: dict[Kind, str] = {
+    "tokenizer": "tokenizer",
+    "sampler": "sampler",
+    "stopping": "stopping criterion",
+    "template": "template",
+}
+
+
+def index(loaded: Iterable[Loaded]) -> Registry:
+    """Build the registry; a name that two plugins claim is an error when it is used, not here."""
+    return Registry(tuple(loaded))
+
+
+def registry() -> Registry:
+    """Discover, load and index what is installed: what every command starts with."""
+    return index(load(discover()))

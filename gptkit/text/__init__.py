@@ -1,0 +1,1 @@
+"""Pure text, no torch: streams, what may reach a terminal, templates, prompts."""

@@ -1,0 +1,1 @@
+"""Recipes by name, and the text written for them."""

@@ -1,0 +1,1 @@
+"""The bundled plugins, found the way everybody's are."""

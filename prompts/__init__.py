@@ -1,0 +1,1 @@
+"""YAML jobs, each with a small sample input."""

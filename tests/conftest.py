@@ -1,0 +1,44 @@
+"""Fixtures that every test may use."""
+
+from __future__ import annotations
+
+import os
+import socket
+from pathlib import Path
+
+import pytest
+
+
+@pytest.fixture(autouse=True)
+def clean_home(tmp_path_factory, monkeypatch):
+    """Give each test its own home folder, and no other GPTKIT_* but GPTKIT_DATA."""
+    for name in list(os.environ):
+        if name.startswith("GPTKIT_") and name != "GPTKIT_DATA":
+            monkeypatch.delenv(name)
+    monkeypatch.setenv("GPTKIT_HOME", str(tmp_path_factory.mktemp("home")))
+
+
+@pytest.fixture(autouse=True)
+def no_network(monkeypatch):
+    """Refuse every connection that leaves this machine."""
+
+    def refuse(self, address, *rest):
+        if self.family in (socket.AF_INET, socket.AF_INET6) and address[0] not in (
+            "127.0.0.1",
+            "::1",
+            "localhost",
+        ):
+            raise OSError(f"tests are offline: {address}")
+        return connect(self, address, *rest)
+
+    connect = socket.socket.connect
+    monkeypatch.setattr(socket.socket, "connect", refuse)
+
+
+@pytest.fixture(scope="session")
+def data() -> Path:
+    """Return the folder of corpora and checkpoints that GPTKIT_DATA names, or skip."""
+    folder = os.environ.get("GPTKIT_DATA")
+    if not folder or not Path(folder).is_dir():
+        pytest.skip("GPTKIT_DATA names no folder of test data")
+    return Path(folder)
