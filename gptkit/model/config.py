@@ -22,7 +22,9 @@ class GPTConfig(Settings):
     n_layer: int = Field(ge=0, le=10_000)
     n_head: int = Field(1, ge=1, le=10_000)
     n_embd: int = Field(ge=1, le=1_000_000)
-    n_inner: int | None = Field(None, ge=1, le=10_000_000, description="MLP width; None is 4 n_embd")
+    n_inner: int | None = Field(
+        None, ge=1, le=10_000_000, description="MLP width; None is 4 n_embd"
+    )
     bias: bool = Field(True, description="biases in linear layers and layer norms")
     qkv_bias: bool = Field(True, description="bias of the query, key and value projection")
     tied: bool = Field(True, description="output head shares the token embedding")

@@ -30,8 +30,6 @@ class Span:
 class Cache(Protocol):
     """Keys and values of sequences, by slot. What lies beyond a sequence's length is garbage."""
 
-    n_slots: int
-
     @property
     def nbytes(self) -> int:
         """Bytes that the cache may take; they are reserved, not yet used."""

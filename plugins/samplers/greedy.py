@@ -1,0 +1,21 @@
+"""Take the best token."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from gptkit.plugin_api import Params, Phase, Rows, Sampler
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+class Greedy(Sampler):
+    """Take the most likely token; of equals the lowest id."""
+
+    name = "greedy"
+    phase: Phase = "pick"
+
+    def apply(self, logits: Tensor, p: Params, rows: Rows) -> Tensor:
+        """Return token ids [R] of the maxima."""
+        return logits.argmax(-1)

@@ -1,0 +1,33 @@
+"""Flatten or sharpen."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from gptkit.plugin_api import Params, Phase, Rows, Sampler, param
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+COLDEST = (
+    1e-4  # below it a quotient of float32 logits could overflow, and nothing else would change
+)
+
+
+class Temperature(Sampler):
+    """Divide the logits by t; 0 keeps only the best token (Ackley, Hinton and Sejnowski 1985)."""
+
+    name = "temperature"
+    phase: Phase = "scale"
+    rank = 50
+    t = param(1.0, ge=0, le=100, off=1.0, help="below 1 sharper, above 1 flatter, 0 is greedy")
+
+    def apply(self, logits: Tensor, p: Params, rows: Rows) -> Tensor:
+        """Return logits / t [R, V]."""
+        scaled = logits / p.t.clamp_min(COLDEST)
+        if not bool((p.t == 0).any()):
+            return scaled
+        best = logits.argmax(-1, keepdim=True)  # the lowest id among equals
+        value = logits.gather(-1, best)
+        only = logits.new_full(logits.shape, float("-inf")).scatter(-1, best, value)
+        return only.where(p.t == 0, scaled)

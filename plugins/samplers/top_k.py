@@ -1,0 +1,26 @@
+"""Keep a fixed number of tokens."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from gptkit.plugin_api import Params, Rows, Sampler, param
+
+from .ranking import keep_best
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+class TopK(Sampler):
+    """Keep the k most likely tokens, exactly k: ties go to the lower id (Fan et al. 2018)."""
+
+    name = "top_k"
+    rank = 20
+    k = param(0, ge=0, off=0, help="how many tokens stay")
+
+    def apply(self, logits: Tensor, p: Params, rows: Rows) -> Tensor:
+        """Return logits [R, V] with all but k of each row at -inf; more than V is all."""
+        n = p.k.clamp(min=1, max=rows.V)  # rows that are off are restored by the engine
+        best = logits.topk(int(n.max()), dim=-1).values  # [R, W], descending
+        return keep_best(logits, n, best.gather(-1, n - 1))
