@@ -42,7 +42,7 @@ class Matrix(nn.Module):
         """Return the product over the last axis."""
         rows = x.reshape(-1, x.shape[-1])
         out = rows @ self.weight if self.bias is None else torch.addmm(self.bias, rows, self.weight)
-        return out.view(*x.shape[:-1], -1)
+        return out.view(*x.shape[:-1], self.weight.shape[1])
 
 
 class CausalSelfAttention(nn.Module):
