@@ -1,4 +1,4 @@
-"""All that a plugin imports: hook markers and specs, base classes, `param`, and the types it is handed.
+"""All that a plugin imports: hook markers and specs, base classes, `param`, the types it is handed.
 
 A plugin is a distribution with an entry point in the group `gptkit` that names a module. The module
 has hook implementations, each of which yields classes. What is not in this file is private. Nothing
@@ -12,15 +12,15 @@ from __future__ import annotations
 import math
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, Self, get_args
 
 import pluggy
 
-from gptkit.errors import ConfigError, GptkitError, PluginError, RequestError
+from gptkit.errors import CheckpointError, ConfigError, GptkitError, PluginError, RequestError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
     from importlib.resources.abc import Traversable
     from pathlib import Path
 
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 __all__ = [
     "API_VERSION",
     "ChatTemplate",
+    "CheckpointError",
     "ConfigError",
     "GptkitError",
     "Hooks",
@@ -84,7 +85,12 @@ class Param:
     @property
     def range_text(self) -> str:
         """Say the range in words, `at least 0 and at most 1`; empty where there is none."""
-        bounds = (("at least", self.ge), ("above", self.gt), ("at most", self.le), ("below", self.lt))
+        bounds = (
+            ("at least", self.ge),
+            ("above", self.gt),
+            ("at most", self.le),
+            ("below", self.lt),
+        )
         said = [f"{word} {bound:g}" for word, bound in bounds if bound is not None]
         return " and ".join(said) or ", ".join(self.choices)
 
@@ -127,7 +133,9 @@ class Param:
             shown = f"text {value!r}" if isinstance(value, str) else repr(value)
             raise ConfigError(f"{where}: {shown} is not {self._kind_text}", hint=self._range_hint)
         if self.kind is float and not math.isfinite(value):
-            raise ConfigError(f"{where}: {value} is not a number {self._span}", hint=self._range_hint)
+            raise ConfigError(
+                f"{where}: {value} is not a number {self._span}", hint=self._range_hint
+            )
         if self.choices and value not in self.choices:
             raise ConfigError(f"{where}: {value!r} is none of {', '.join(self.choices)}")
         for out, word, bound in (
@@ -404,7 +412,7 @@ class Tokenizer(Plugin, ABC):
         cls, texts: Iterable[str], *, vocab_size: int | None = None, special: Sequence[str] = ()
     ) -> Self:
         """Learn a vocabulary of at most `vocab_size` ids, `special` included, from texts."""
-        raise ConfigError(f"tokenizer {cls.name} can't be trained", hint="give a path to load it from")
+        raise ConfigError(f"tokenizer {cls.name} can't be trained", hint="give a path to load")
 
 
 class Sampler(Plugin, ABC):
@@ -424,7 +432,8 @@ class Sampler(Plugin, ABC):
     def _check_declaration(cls) -> None:
         super()._check_declaration()
         if cls.phase not in PHASES:
-            raise PluginError(f"{cls.__qualname__}: phase {cls.phase!r} is none of {', '.join(PHASES)}")
+            known = ", ".join(PHASES)
+            raise PluginError(f"{cls.__qualname__}: phase {cls.phase!r} is none of {known}")
 
     @abstractmethod
     def apply(self, logits: Tensor, p: Params, rows: Rows) -> Tensor:
@@ -488,7 +497,7 @@ class ChatTemplate(Plugin, ABC):
 
     @abstractmethod
     def head(self, system: str | None) -> tuple[Segment, ...]:
-        """Return what stands before the first turn; `system` is the instruction, if there is one."""
+        """Return what stands before the first turn; `system` is the instruction, if any."""
 
     @abstractmethod
     def turn(self, role: Literal["user", "assistant"], text: str) -> tuple[Segment, ...]:

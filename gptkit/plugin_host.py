@@ -28,9 +28,11 @@ if TYPE_CHECKING:
 
 GROUP = "gptkit"
 OURS = "gptkit"
+SUSPECTS = 3
+"""How many failed plugins the message for an unknown name tells of."""
 
 Kind = Literal["tokenizer", "sampler", "stopping", "template"]
-HOOKS: dict[str, tuple[Kind, tuple[type, ...]]] = {
+HOOKS: dict[str, tuple[Kind, tuple[type[plugin_api.Plugin], ...]]] = {
     "gptkit_tokenizers": ("tokenizer", (plugin_api.Tokenizer,)),
     "gptkit_samplers": ("sampler", (plugin_api.Sampler,)),
     "gptkit_stopping_criteria": ("stopping", (plugin_api.StoppingCriterion,)),
@@ -82,21 +84,46 @@ def discover(
 
     `files` are local plugin files; without it, those that GPTKIT_PLUGINS lists.
     """
-    if entry_points is None:
-        entry_points = importlib.metadata.entry_points(group=GROUP)
     if files is None:
         files = filter(None, os.environ.get("GPTKIT_PLUGINS", "").split(os.pathsep))
-    found = {
-        (entry.dist.name if entry.dist else "?", entry.name, entry.value): Found(
-            entry.name,
-            entry.dist.name if entry.dist else "?",
-            entry.dist.version if entry.dist else "",
-            entry.load,
-        )
-        for entry in entry_points
-    }
+    found: dict[tuple[str, str, str], Found] = {}
+    for entry in _installed() if entry_points is None else entry_points:
+        source = entry if isinstance(entry, Found) else _found(entry)
+        value = "" if isinstance(entry, Found) else entry.value
+        found.setdefault((source.distribution, source.name, value), source)
     ordered = [found[key] for key in sorted(found, key=lambda key: (key[0] != OURS, key))]
-    return ordered + [_local(Path(file)) for file in files]
+    return ordered + [_local(Path(file)) for file in dict.fromkeys(files)]
+
+
+def _installed() -> Iterator[importlib.metadata.EntryPoint | Found]:
+    # importlib.metadata.entry_points() stops at the first entry_points.txt that it can't read, of
+    # whatever distribution; here that one alone is lost.
+    for distribution in importlib.metadata.distributions():
+        try:
+            yield from [entry for entry in distribution.entry_points if entry.group == GROUP]
+        except Exception as error:
+            yield _unreadable(distribution, error)
+
+
+def _found(entry: importlib.metadata.EntryPoint) -> Found:
+    return Found(entry.name, *_owner(entry.dist), entry.load)
+
+
+def _unreadable(distribution: importlib.metadata.Distribution, error: Exception) -> Found:
+    def load() -> Any:
+        raise PluginError(f"its entry_points.txt can't be read: {_reason(error)}")
+
+    return Found("entry_points.txt", *_owner(distribution), load)
+
+
+def _owner(distribution: importlib.metadata.Distribution | None) -> tuple[str, str]:
+    """Return name and version, both of which a damaged METADATA may lack."""
+    if distribution is None:
+        return "?", ""
+    try:
+        return distribution.metadata["Name"] or "?", distribution.metadata["Version"] or ""
+    except Exception:  # whatever importlib.metadata makes of a file that is not there
+        return "?", ""
 
 
 def _local(path: Path) -> Found:
@@ -135,7 +162,10 @@ def _load_one(source: Found) -> Loaded:
 def _reason(error: BaseException) -> str:
     if isinstance(error, SystemExit):
         return f"it called sys.exit({error.code})"
-    text = " ".join(str(error).split())
+    try:
+        text = " ".join(str(error).split())
+    except Exception:  # an exception of a plugin's own, whose text fails too
+        text = ""
     if isinstance(error, (PluginError, ImportError, FileNotFoundError)) and text:
         return text
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
@@ -152,6 +182,11 @@ def _offers(source: Found, module: Any) -> Iterator[Offer]:
     except pluggy.PluginValidationError as error:
         raise PluginError(" ".join(str(error).split())) from error
     callers = manager.get_hookcallers(module) or []
+    unmarked = [f for f in _functions(module) if manager.parse_hookimpl_opts(module, f) is None]
+    if unmarked:
+        raise PluginError(f"{min(unmarked)} is not marked @hookimpl, so nobody would call it")
+    if not callers:
+        raise PluginError("it has no hook: no function in it is marked @hookimpl")
     for caller in callers:  # pluggy itself accepts a misspelt hook in silence
         if not caller.has_spec():
             hint = did_you_mean(caller.name, HOOKS)
@@ -167,17 +202,30 @@ def _offers(source: Found, module: Any) -> Iterator[Offer]:
             yield offer
 
 
+def _functions(module: Any) -> Iterator[str]:
+    """Find what is named as a hook; pluggy passes over a hook that lacks its mark in silence."""
+    for name, value in list(vars(module).items()):
+        if name.startswith("gptkit_") and inspect.isfunction(value):
+            yield name
+
+
 def _ask(caller: pluggy.HookCaller) -> list[Any]:
     try:
-        return [value for result in caller() for value in result]
+        answers = caller()
+        values = [value for answer in answers for value in answer]
     except Exception as error:
         raise PluginError(f"{caller.name} failed: {_reason(error)}") from error
+    if not answers:  # pluggy drops a None
+        raise PluginError(f"{caller.name} returns nothing; it must yield")
+    return values
 
 
-def _offer(source: Found, hook: str, kind: Kind, bases: tuple[type, ...], value: Any) -> Offer:
-    if inspect.isclass(value) and issubclass(value, bases):
-        if inspect.isabstract(value):
-            missing = ", ".join(sorted(value.__abstractmethods__))
+def _offer(
+    source: Found, hook: str, kind: Kind, bases: tuple[type[plugin_api.Plugin], ...], value: Any
+) -> Offer:
+    if isinstance(value, type) and issubclass(value, bases):
+        if abstract := getattr(value, "__abstractmethods__", None):
+            missing = ", ".join(sorted(abstract))
             raise PluginError(f"{hook}: {value.__qualname__} lacks {missing}")
         if "name" not in dir(value):
             raise PluginError(f"{hook}: {value.__qualname__} has no name")
@@ -229,20 +277,29 @@ class Registry:
         if len(offers) == 1 or ours:
             return (ours or offers)[0]
         if offers:
+            text = f"{_KIND_TEXT[kind]} '{bare}' is offered by "
+            choices = sorted({f"'{offer.source.distribution}/{bare}'" for offer in offers})
+            if len(choices) == 1:  # two modules of one distribution: there is nothing to choose
+                raise NameClash(f"{text}two plugins of '{offers[0].source.owner}'")
             owners = " and ".join(f"'{offer.source.owner}'" for offer in offers)
-            choices = " or ".join(f"'{offer.source.distribution}/{bare}'" for offer in offers)
-            raise NameClash(f"{kind} '{bare}' is offered by {owners}", hint=f"write {choices}")
-        raise UnknownName(f"unknown {_KIND_TEXT[kind]} '{name}'{self._suspects()}", hint=self._hint(kind, name))
-
-    def _suspects(self) -> str:
-        return "".join(
-            f"; plugin '{plugin.source.owner}' failed to load: {plugin.reason}" for plugin in self.failed
+            raise NameClash(text + owners, hint=f"write {' or '.join(choices)}")
+        raise UnknownName(
+            f"unknown {_KIND_TEXT[kind]} '{name}'{self._suspects()}", hint=self._hint(kind, name)
         )
 
+    def _suspects(self) -> str:
+        named = [
+            f"; plugin '{plugin.source.owner}' failed to load: {plugin.reason}"
+            for plugin in self.failed[:SUSPECTS]
+        ]
+        more = len(self.failed) - len(named)
+        return "".join(named) + (f"; and {more} more failed" if more else "")
+
     def _hint(self, kind: Kind, name: str) -> str:
+        near = did_you_mean(name.rpartition("/")[2], self.names(kind))
         if self.failed:
-            return "see gptkit plugins list"
-        return did_you_mean(name, self.names(kind)) or f"there are: {', '.join(self.names(kind))}"
+            return " ".join(filter(None, (near, "see gptkit plugins list")))
+        return near or f"there are: {', '.join(self.names(kind))}"
 
 
 _KIND_TEXT: dict[Kind, str] = {
