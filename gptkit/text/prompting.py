@@ -1,0 +1,173 @@
+"""Templates, rows and turns -> token ids that fit in the room there is.
+
+What was computed for one prompt serves the next where they begin alike. So what does not fit is
+left out where it costs least: the last examples first, for the first ones are every row's; of a
+conversation the oldest turns, and then many at once, for the rest must be computed again.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from dataclasses import dataclass
+from itertools import groupby
+from typing import TYPE_CHECKING, Literal
+
+from gptkit.errors import ContextOverflow, RequestError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping, Sequence
+
+    from gptkit.plugin_api import ChatTemplate, Segment, Template, Tokenizer
+
+OVERFLOW = ("error", "truncate_left", "truncate_right")
+"""What can be done with a prompt that is too long."""
+CHAT_OVERFLOW = ("drop_oldest", "error")
+"""What can be done with a conversation that is too long."""
+
+Role = Literal["user", "assistant"]
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """Token ids, and what was done so that they fit.
+
+    `n_dropped` counts what was left out: examples or turns, else tokens that were cut.
+    """
+
+    ids: list[int]
+    n_examples: int = 0
+    n_dropped: int = 0
+    notes: tuple[str, ...] = ()
+
+
+def encode(segments: Iterable[Segment], tokenizer: Tokenizer) -> list[int]:
+    """Return the ids of segments; text never becomes a control token, whatever it says."""
+    ids: list[int] = []
+    for control, group in groupby(segments, key=lambda segment: segment.control):
+        if control:
+            ids += [_control(segment.text, tokenizer) for segment in group]
+        else:
+            # Joined first: a token may reach over the border of two segments.
+            ids += tokenizer.encode_ordinary("".join(segment.text for segment in group))
+    return ids
+
+
+def _control(name: str, tokenizer: Tokenizer) -> int:
+    if name not in tokenizer.special:
+        known = ", ".join(tokenizer.special) or "none"
+        raise RequestError(
+            f"the template needs the control token {name!r}; the tokenizer has: {known}",
+            hint="choose a template of plain text, such as dialogue",
+        )
+    return tokenizer.special[name]
+
+
+def special_strings(text: str, tokenizer: Tokenizer) -> int:
+    """Count names of control tokens in `text`, which are encoded as the text that they are."""
+    return sum(text.count(name) for name in tokenizer.special)
+
+
+def few_shot(
+    template: Template,
+    examples: Sequence[Mapping[str, str]],
+    fields: Mapping[str, str],
+    tokenizer: Tokenizer,
+    room: int,
+    on_overflow: str = "error",
+) -> Prompt:
+    """Return a prompt of at most `room` tokens, with as many of the first examples as fit."""
+    head, item = template.head(), template.item(fields)
+    shots = [template.example(example) for example in examples]
+
+    def ids(dropped: int) -> list[int]:
+        kept = shots[: len(shots) - dropped]
+        return encode([*head, *(piece for shot in kept for piece in shot), *item], tokenizer)
+
+    dropped, found = _fewest_dropped(ids, len(shots), room)
+    left_out = f"{dropped} of {len(shots)} examples left out to fit"
+    notes = (left_out,) if dropped else ()
+    if len(found) > room:
+        cut = _truncated(found, room, on_overflow)
+        if cut is None:
+            without = " even without examples" if shots else ""
+            raise _overflow(f"prompt has {len(found):,} tokens{without}", found, room)
+        too_many = len(found) - room
+        side = "start" if on_overflow == "truncate_left" else "end"
+        notes = (*notes, f"{too_many:,} tokens cut from the {side} of the prompt")
+        return Prompt(cut, 0, dropped or too_many, notes)
+    return Prompt(found, len(shots) - dropped, dropped, notes)
+
+
+def conversation(
+    template: ChatTemplate,
+    system: str | None,
+    turns: Sequence[tuple[Role, str]],
+    tokenizer: Tokenizer,
+    room: int,
+    first: int = 0,
+    on_overflow: str = "drop_oldest",
+) -> Prompt:
+    """Return a prompt of at most `room` tokens that asks for the answer to the last turn.
+
+    `turns[first:]` are still in force. When they don't fit, the oldest exchanges are dropped until
+    a quarter of the room is free, so that the turns after this one find their start computed.
+    """
+    head, reply = template.head(system), template.reply()
+    starts = [first, *(i for i in range(first + 1, len(turns)) if turns[i][0] == "user")]
+
+    def ids(dropped: int) -> list[int]:
+        said = [template.turn(role, text) for role, text in turns[starts[dropped] :]]
+        return encode([*head, *(piece for turn in said for piece in turn), *reply], tokenizer)
+
+    found = ids(0)
+    if len(found) <= room:
+        return Prompt(found)
+    if on_overflow == "error":
+        raise _overflow(f"conversation has {len(found):,} tokens", found, room)
+    dropped, found = _fewest_dropped(ids, len(starts) - 1, room - room // 4)
+    if len(found) > room:
+        raise _overflow(f"message alone makes {len(found):,} tokens", found, room)
+    return Prompt(found, n_dropped=starts[dropped] - first)
+
+
+def fit(ids: list[int], room: int, on_overflow: str, *, context: int, new: int) -> list[int]:
+    """Return the ids of a plain prompt, truncated to `room` where `on_overflow` says so."""
+    if len(ids) <= room:
+        return ids
+    cut = _truncated(ids, room, on_overflow)
+    if cut is None:
+        raise ContextOverflow(
+            f"prompt has {len(ids):,} tokens, {len(ids) - room:,} more than fit; "
+            f"the model's context is {context:,} and {new:,} new ones were asked for",
+            hint="--on-overflow truncate_left",
+        )
+    return cut
+
+
+def _truncated(ids: list[int], room: int, on_overflow: str) -> list[int] | None:
+    if on_overflow == "truncate_left":
+        return ids[len(ids) - room :]
+    return ids[:room] if on_overflow == "truncate_right" else None
+
+
+def _overflow(what: str, ids: Sequence[int], room: int) -> ContextOverflow:
+    return ContextOverflow(
+        f"{what}, {len(ids) - room:,} more than the {room:,} that fit before the answer",
+        hint="shorten it, or ask for fewer new tokens",
+    )
+
+
+def _fewest_dropped(
+    ids: Callable[[int], list[int]], most: int, limit: int
+) -> tuple[int, list[int]]:
+    """Return the least number of dropped pieces with which ids fit, and those; else `most`."""
+    made: dict[int, list[int]] = {}
+
+    def fits(dropped: int) -> bool:
+        made[dropped] = ids(dropped)
+        return len(made[dropped]) <= limit
+
+    if fits(0):
+        return 0, made[0]
+    dropped = min(bisect_left(range(most + 1), True, lo=1, key=fits), most)
+    return dropped, made[dropped] if dropped in made else ids(dropped)
