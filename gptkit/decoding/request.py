@@ -7,7 +7,7 @@ errors at once, before a model loads.
 from __future__ import annotations
 
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -15,13 +15,20 @@ from pydantic import Field
 
 from gptkit.config import Settings
 from gptkit.errors import ConfigError, GptkitError, UnknownName, did_you_mean
-from gptkit.plugin_api import PHASES, Sampler, StoppingCriterion
+from gptkit.plugin_api import PHASES, Param, Sampler, StoppingCriterion, param
 
 if TYPE_CHECKING:
     from gptkit.plugin_host import Kind, Registry
 
 MAX_SEED = 2**63 - 1
 SHORTHANDS = ("temperature", "top_k", "top_p")
+
+LIMITS: dict[str, Param] = {
+    "max_new_tokens": param(128, ge=0, le=10**9, help="tokens to write at most"),
+    "max_time_s": param(0.0, ge=0, le=1e9, off=0.0, help="seconds from admission"),
+    "ignore_eos": param(False, help="go on after the model's own end-of-text token"),
+}
+"""The keys of a `stop` block that are no names of criteria."""
 
 Item = str | dict[str, Any]
 """One stage as YAML has it: a name, or a mapping of one name to a value or to parameters."""
@@ -84,7 +91,8 @@ class Stops:
     """When a generation ends, besides the model's own end-of-text tokens and a full context."""
 
     max_new_tokens: int = 128
-    max_time_s: float | None = None
+    max_time_s: float = 0.0
+    ignore_eos: bool = False
     criteria: tuple[Criterion, ...] = ()
 
 
@@ -131,6 +139,8 @@ class Event:
     trace: tuple[StageTrace, ...] = ()
     finish_reason: str | None = None
     error: GptkitError | None = None
+    n_reused: int = 0
+    """On the last event: tokens of the prompt that were taken from the cache."""
 
 
 # Reading chains -------------------------------------------------------------------------------
@@ -157,7 +167,7 @@ def resolve_chain(
     base: Sequence[Stage] | None = None,
     shorthands: Mapping[str, str] | None = None,
 ) -> Chain:
-    """Return the chain that `items` describe, ending in a picker; raise ConfigError with all errors.
+    """Return the chain that `items` describe, ending in a picker; report all errors at once.
 
     Without `base` the order of the items is the chain's. Over a base, an item changes a listed
     stage in its place, and another joins where its phase and rank put it. `shorthands` are the
@@ -223,7 +233,8 @@ def _default_place(stage: Stage) -> tuple[int, int]:
 def _with_picker(chain: list[Stage], registry: Registry) -> list[Stage]:
     pickers = [stage for stage in chain if stage.sampler.phase == "pick"]
     if len(pickers) > 1:
-        raise ConfigError(f"two pickers: {pickers[0].label} and {pickers[1].label}", hint="keep one")
+        two = " and ".join(stage.label for stage in pickers[:2])
+        raise ConfigError(f"the chain has two pickers: {two}", hint="keep one")
     if pickers and chain[-1] is not pickers[0]:
         raise ConfigError(
             f"{pickers[0].label} picks the token, so nothing can follow it", hint="put it last"
@@ -239,22 +250,18 @@ def resolve_stops(
 ) -> Stops:
     """Return what a `stop` block asks for; `max_new_tokens` is the default where it says nothing.
 
-    Keys other than max_new_tokens and max_time_s are names of stopping criteria, each with the
-    value of its first parameter or with a mapping. Raise ConfigError with all errors.
+    Keys that are not in LIMITS are names of stopping criteria, each with the value of its first
+    parameter or with a mapping. Raise ConfigError with all errors.
     """
     errors: list[GptkitError] = []
     stops = Stops(max_new_tokens=max_new_tokens)
     criteria: list[Criterion] = []
     for key, raw in block.items():
         try:
-            if key == "max_new_tokens":
-                stops = replace(stops, max_new_tokens=_whole("max_new_tokens", raw))
-            elif key == "max_time_s":
-                stops = replace(stops, max_time_s=_seconds("max_time_s", raw))
+            if key in LIMITS:
+                stops = replace(stops, **{key: _read(LIMITS[key], key, raw)})
             else:
-                found: type[StoppingCriterion] = _find(
-                    registry, "stopping", key, ("max_new_tokens", "max_time_s")
-                )
+                found: type[StoppingCriterion] = _find(registry, "stopping", key, LIMITS)
                 given = _given(found.params, key, raw)
                 criteria.append(Criterion(found, _values(found.params, given, key, {})))
         except GptkitError as error:
@@ -273,25 +280,6 @@ def add_stop(block: Mapping[str, Any], name: str, values: Sequence[Any]) -> dict
     return {**block, name: [*listed, *(value for value in values if value not in listed)]}
 
 
-def _whole(where: str, raw: Any) -> int:
-    if isinstance(raw, _Typed) and raw.isdigit():
-        raw = int(raw)
-    if type(raw) is not int or not 0 <= raw <= 10**9:
-        raise ConfigError(f"{where}: {raw!r} is not a whole number from 0 to 1,000,000,000")
-    return raw
-
-
-def _seconds(where: str, raw: Any) -> float:
-    if isinstance(raw, _Typed):
-        try:
-            raw = float(raw)
-        except ValueError:
-            pass
-    if type(raw) not in (int, float) or not 0 < raw < 1e9:
-        raise ConfigError(f"{where}: {raw!r} is not a number of seconds above 0")
-    return float(raw)
-
-
 # What both share ------------------------------------------------------------------------------
 
 
@@ -299,12 +287,14 @@ def _name_and_value(item: Item, what: str) -> tuple[str, Any]:
     if isinstance(item, str):
         return item, None
     if len(item) != 1:
-        raise ConfigError(f"{list(item)}: {what} is one name with its value", hint="start a new '- '")
+        raise ConfigError(
+            f"{list(item)}: {what} is one name with its value", hint="start a new line with '- '"
+        )
     ((name, value),) = item.items()
     return name, value
 
 
-def _find(registry: Registry, kind: Kind, name: str, also: Sequence[str] = ()) -> Any:
+def _find(registry: Registry, kind: Kind, name: str, also: Iterable[str] = ()) -> Any:
     try:
         return registry.find(kind, name).value
     except UnknownName as error:
@@ -338,9 +328,12 @@ def _values(
         if key not in params:
             raise ConfigError(f"{name} has no parameter '{key}'", hint=did_you_mean(key, params))
         place = where or (name if key == first else f"{name}.{key}")
-        read = params[key].parse if isinstance(raw, _Typed) else params[key].check
-        values[key] = read(place, raw)
+        values[key] = _read(params[key], place, raw)
     return values
+
+
+def _read(declared: Param, where: str, raw: Any) -> Any:
+    return declared.parse(where, raw) if isinstance(raw, _Typed) else declared.check(where, raw)
 
 
 def _raise_all(errors: Sequence[GptkitError]) -> None:

@@ -1,0 +1,220 @@
+"""Names to objects: the one place that knows both the registry and torch.
+
+A model is opened first, which reads its settings and headers and checks them, and loaded later,
+so that a wrong option is refused before torch is imported. torch comes only inside functions.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from gptkit.checkpoints.checkpoint import Checkpoint, open_checkpoint
+from gptkit.checkpoints.library import find
+from gptkit.checkpoints.tokenizer_files import load_tokenizer
+from gptkit.decoding.request import add_stop, parse_stage
+from gptkit.errors import CheckpointError, ConfigError, ResourceError
+from gptkit.plugin_host import Registry, registry
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from gptkit.decoding.engine import Engine
+    from gptkit.decoding.request import Item, Stops
+    from gptkit.model.config import GPTConfig
+    from gptkit.model.forward import Forward
+    from gptkit.plugin_api import ChatTemplate, Template, Tokenizer
+
+__all__ = [
+    "BACKENDS",
+    "DEVICES",
+    "DTYPES",
+    "Model",
+    "check_length",
+    "engine",
+    "first_token",
+    "load_model",
+    "load_tokenizer",
+    "open_model",
+    "parse_stage",
+    "registry",
+    "template",
+    "with_template_stops",
+]
+
+BACKENDS = ("auto", "torch", "numpy")
+DEVICES = ("auto", "cpu", "cuda", "mps")
+DTYPES = ("auto", "float32", "bfloat16", "float16")
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """A model that is ready to decode, its tokenizer, and what its folder says about both."""
+
+    name: str
+    path: Path
+    forward: Forward
+    tokenizer: Tokenizer
+    config: GPTConfig
+    eos_ids: frozenset[int]
+    bos_id: int | None
+    chat_template: str | None
+    recommended: tuple[Item, ...] | None
+    backend: str
+    device: str
+    dtype: str
+    notes: tuple[str, ...] = ()
+
+
+def open_model(name: str | None) -> Checkpoint:
+    """Find a model by path or name, read its settings and check its headers; no torch."""
+    return open_checkpoint(find(name))
+
+
+def check_length(stops: Stops, config: GPTConfig, where: str) -> None:
+    """Refuse to write more tokens than the context has places."""
+    if stops.max_new_tokens > config.block_size:
+        raise ConfigError(
+            f"{where}: {stops.max_new_tokens:,} is above {config.block_size:,}, "
+            "the model's context",
+            hint=f"it is a whole number from 0 to {config.block_size:,}",
+        )
+
+
+def load_model(
+    source: Checkpoint,
+    registry: Registry,
+    *,
+    tokenizer: str | None = None,
+    device: str = "auto",
+    dtype: str = "auto",
+    backend: str = "auto",
+) -> Model:
+    """Load weights and tokenizer; `tokenizer` is NAME or NAME:PATH, instead of the model's own.
+
+    `auto` takes CUDA where there is one, then float32 on a CPU and the stored type elsewhere.
+    """
+    _check_choice("--backend", backend, BACKENDS)
+    _check_choice("--device", device, DEVICES)
+    _check_choice("--dtype", dtype, DTYPES)
+    loaded = _tokenizer(source, registry, tokenizer)
+    notes = _check_vocabulary(source, loaded)
+    if backend == "numpy":
+        if device not in ("auto", "cpu") or dtype not in ("auto", "float32"):
+            raise ConfigError("--backend numpy computes in float32 on the CPU alone")
+        forward, device, dtype = _numpy(source), "cpu", "float32"
+    else:
+        backend = "torch"
+        forward, device, dtype = _torch(source, device, dtype)
+    return Model(
+        name=source.path.name,
+        path=source.path,
+        forward=forward,
+        tokenizer=loaded,
+        config=source.config,
+        eos_ids=frozenset(source.eos_ids),
+        bos_id=source.bos_id,
+        chat_template=source.chat_template,
+        recommended=source.sampling,
+        backend=backend,
+        device=device,
+        dtype=dtype,
+        notes=(*notes, *source.notes()),
+    )
+
+
+def _check_choice(option: str, value: str, known: tuple[str, ...]) -> None:
+    if value not in known:
+        raise ConfigError(f"{option}: '{value}' is none of {', '.join(known)}")
+
+
+def _tokenizer(source: Checkpoint, registry: Registry, spec: str | None) -> Tokenizer:
+    if spec is not None:
+        return load_tokenizer(spec, registry)
+    if source.tokenizer_name is None:
+        raise CheckpointError(
+            f"{source.path} has no tokenizer files", hint="name one: --tokenizer NAME:PATH"
+        )
+    kind: type[Tokenizer] = registry.find("tokenizer", source.tokenizer_name).value
+    return kind.load(source.tokenizer_path)
+
+
+def _check_vocabulary(source: Checkpoint, tokenizer: Tokenizer) -> tuple[str, ...]:
+    known, rows = tokenizer.vocab_size, source.config.vocab_size
+    if known > rows:
+        raise CheckpointError(
+            f"tokenizer {tokenizer.name} has {known:,} ids, the model only {rows:,}",
+            hint="they do not belong together; give the right one with --tokenizer",
+        )
+    if known < rows:
+        return (f"{rows - known:,} padded ids of the model are masked",)
+    return ()
+
+
+def _torch(source: Checkpoint, device: str, dtype: str) -> tuple[Forward, str, str]:
+    import torch
+
+    from gptkit.model.gpt import GPT
+
+    available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    if device == "auto":
+        device = next((name for name, there in available.items() if there), "cpu")
+    elif not available.get(device, True):
+        raise ConfigError(f"--device {device}: there is none on this machine", hint="--device cpu")
+    if dtype == "auto":
+        stored = source.dtypes[0] if len(source.dtypes) == 1 else "float32"
+        dtype = "float32" if device == "cpu" else stored
+    try:
+        tensors = source.load()
+        model = GPT.from_tensors(source.config, tensors, dtype=getattr(torch, dtype), device=device)
+    except torch.OutOfMemoryError as error:
+        raise ResourceError(
+            f"{source.path.name} does not fit on {device}",
+            hint="--device cpu, or a smaller --dtype",
+        ) from error
+    return model, device, dtype
+
+
+def _numpy(source: Checkpoint) -> Forward:
+    from gptkit.model.reference import ReferenceGPT
+
+    weights = {name: tensor.float().numpy() for name, tensor in source.load().items()}
+    return ReferenceGPT(source.config, weights)
+
+
+def engine(model: Model, *, n_slots: int = 1) -> Engine:
+    """Return an engine over a model, with room for `n_slots` sequences at once."""
+    from gptkit.decoding.engine import Engine
+
+    return Engine(model.forward, model.tokenizer, model.eos_ids, n_slots=n_slots)
+
+
+def first_token(model: Model) -> int:
+    """Return the token that an empty prompt starts from, or raise ConfigError."""
+    if model.bos_id is None:
+        raise ConfigError(
+            "the prompt is empty", hint=f"{model.name} has no token to start from; give a prompt"
+        )
+    return model.bos_id
+
+
+def template(name: str, registry: Registry) -> Template | ChatTemplate:
+    """Return a template by name: a class of a plugin, or a YAML file that one offers."""
+    from gptkit.text.template import read_template
+
+    value = registry.find("template", name).value
+    return value() if isinstance(value, type) else read_template(value, name)
+
+
+def with_template_stops(
+    block: Mapping[str, Any], template: Template | ChatTemplate, tokenizer: Tokenizer
+) -> dict[str, Any]:
+    """Return a `stop` block with what the template stops at: strings, and control tokens by id."""
+    out = dict(block)
+    for stop in template.stops:
+        if not stop.control:
+            out = add_stop(out, "strings", [stop.text])
+        elif stop.text in tokenizer.special:
+            out = add_stop(out, "tokens", [tokenizer.special[stop.text]])
+    return out

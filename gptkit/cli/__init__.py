@@ -1,0 +1,94 @@
+"""The command line: parse, call one function, show what it yields.
+
+Each command is a function in a module of its own, which imports what it needs when it runs, so
+that `--help` and listings answer without torch. There is one boundary, `main`: a GptkitError is
+one line and a hint, anything else is a bug.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from typing import Annotated
+
+import typer
+from typer.exceptions import TyperException
+
+from gptkit import __version__
+from gptkit.cli import chat, generate, models, plugins, run, tokenize, train
+from gptkit.cli.options import say
+from gptkit.errors import GptkitError
+
+app = typer.Typer(
+    name="gptkit",
+    help="Load or train a GPT, talk to it, and change how it speaks with plugins.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
+app.command()(chat.chat)
+app.command()(generate.generate)
+app.command()(run.run)
+app.command()(train.train)
+app.command()(tokenize.tokenize)
+app.add_typer(plugins.app, name="plugins")
+app.add_typer(models.app, name="models")
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        print(f"gptkit {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _top(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None: ...
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run a command line and return its exit code; `argv` is without the program's name."""
+    signal.signal(signal.SIGTERM, _terminate)
+    for stream in (sys.stdout, sys.stderr):
+        stream.reconfigure(errors="replace")  # type: ignore[union-attr]
+    try:
+        code = app(args=argv, standalone_mode=False)
+        sys.stdout.flush()
+        return code if isinstance(code, int) else 0
+    except GptkitError as error:
+        return _fail(str(error), error.hint, error.exit_code, error)
+    except TyperException as error:
+        return _fail(error.format_message(), "see gptkit --help", 2, error)
+    except (KeyboardInterrupt, typer.Abort):
+        say("stopped")
+        return 130
+    except BrokenPipeError:
+        # The reader of our output has gone; nothing more can be said on it, not even at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except MemoryError as error:
+        return _fail("out of memory", "try a smaller model, batch or --dtype", 6, error)
+    except OSError as error:
+        return _fail(f"{error.filename or 'output'}: {error.strerror or error}", None, 6, error)
+    except Exception as error:  # whatever arrives here is a bug of ours
+        text = f"internal error: {type(error).__name__}: {error}"
+        return _fail(text, "GPTKIT_DEBUG=1 shows the traceback; please report it", 1, error)
+
+
+def _fail(text: str, hint: str | None, code: int, error: BaseException) -> int:
+    if os.environ.get("GPTKIT_DEBUG") == "1":
+        raise error
+    say(f"gptkit: error: {text}")
+    if hint:
+        say(f"  hint: {hint}")
+    return code
+
+
+def _terminate(signum: int, frame: object) -> None:
+    raise SystemExit(143)

@@ -1,0 +1,181 @@
+"""`gptkit generate PROMPT`: continue a text."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from gptkit.cli import options
+from gptkit.errors import ConfigError, GptkitError
+
+if TYPE_CHECKING:
+    from gptkit.assembly import Model
+    from gptkit.decoding.request import Event, Request
+
+MAX_PROMPT_BYTES = 8_000_000
+
+
+def generate(
+    prompt: Annotated[
+        str, typer.Argument(help="Text to continue; - reads stdin, '' starts from nothing.")
+    ] = "",
+    prompt_file: Annotated[
+        Path | None, typer.Option(help="Read the prompt from a file instead.")
+    ] = None,
+    model: options.Model = None,
+    stages: options.Stages = None,
+    temperature: options.Temperature = None,
+    top_k: options.TopK = None,
+    top_p: options.TopP = None,
+    seed: options.Seed = None,
+    max_new_tokens: options.MaxNewTokens = None,
+    stop: options.Stop = None,
+    stop_when: options.StopWhen = None,
+    on_overflow: options.OnOverflow = "error",
+    logprobs: Annotated[
+        int | None,
+        typer.Option(min=0, max=100, help="With --json: log-probabilities, and of N others."),
+    ] = None,
+    device: options.Device = "auto",
+    dtype: options.Dtype = "auto",
+    backend: options.Backend = "auto",
+    tokenizer: options.Tokenizer = None,
+    raw_output: Annotated[
+        bool, typer.Option("--raw-output", help="Do not filter control characters.")
+    ] = False,
+    as_json: options.Json = False,
+) -> None:
+    """Continue PROMPT and print what follows it."""
+    from gptkit import assembly
+    from gptkit.decoding.request import Request, random_seed, resolve_chain, resolve_stops
+    from gptkit.text.prompting import OVERFLOW, fit, special_strings
+
+    options.choice("--on-overflow", on_overflow, OVERFLOW)
+    text = _prompt_text(prompt, prompt_file)
+    registry = assembly.registry()
+    number = options.parse_seed(seed) if seed is not None else random_seed()
+    shorthands = options.shorthands(temperature, top_k, top_p)
+    chain = resolve_chain(
+        [assembly.parse_stage(stage) for stage in stages or ()], registry, shorthands=shorthands
+    )
+    block = options.stop_block(stop=stop, stop_when=stop_when, max_new_tokens=max_new_tokens)
+    stops = resolve_stops(block, registry)
+    source = assembly.open_model(model)
+    if not stages and not shorthands and source.sampling:
+        chain = resolve_chain(source.sampling, registry)
+        options.note(f"sampling as {source.path.name} recommends: {' '.join(map(str, chain))}")
+    assembly.check_length(stops, source.config, "--max-new-tokens")
+    started = time.perf_counter()
+    loaded = assembly.load_model(
+        source, registry, tokenizer=tokenizer, device=device, dtype=dtype, backend=backend
+    )
+    for line in loaded.notes:
+        options.note(line)
+    if found := special_strings(text, loaded.tokenizer):
+        options.note(f"{found} special-token string{'s' * (found > 1)} treated as text")
+    ids = loaded.tokenizer.encode_ordinary(text)
+    if not ids:
+        ids = [assembly.first_token(loaded)]
+    room = loaded.config.block_size - (1 if stops.max_new_tokens else 0)
+    ids = fit(ids, room, on_overflow, context=loaded.config.block_size, new=stops.max_new_tokens)
+    request = Request(tuple(ids), chain, stops, number, logprobs)
+    load_s = time.perf_counter() - started
+    if as_json:
+        print(json.dumps(_object(loaded, request, load_s), ensure_ascii=False, allow_nan=False))
+        return
+    _print(loaded, request, safe_output=sys.stdout.isatty() and not raw_output)
+    if seed is None and chain[-1].sampler.name == "sample":
+        options.note(f"seed {number}")
+
+
+def _prompt_text(prompt: str, file: Path | None) -> str:
+    if file is not None and prompt:
+        raise ConfigError("--prompt-file: a prompt is given as well", hint="give one of them")
+    if file is not None:
+        try:
+            data = file.read_bytes()
+        except OSError as error:
+            raise ConfigError(f"--prompt-file: {file}: {error.strerror}") from error
+    elif prompt == "-":
+        data = sys.stdin.buffer.read(MAX_PROMPT_BYTES + 1)
+    else:
+        data = prompt.encode("utf-8", "surrogateescape")
+    if len(data) > MAX_PROMPT_BYTES:
+        raise ConfigError(
+            f"the prompt is over {MAX_PROMPT_BYTES // 10**6} MB, which is the limit",
+            hint="a model reads a context's worth of it at most",
+        )
+    text = data.decode("utf-8", "replace")
+    if "\ufffd" in text and b"\xef\xbf\xbd" not in data:
+        options.note(f"{text.count(chr(0xFFFD))} invalid bytes of the prompt were replaced")
+    return text
+
+
+def _events(model: Model, request: Request) -> Any:
+    from gptkit import assembly
+
+    for event in assembly.engine(model).stream(request):
+        if event.error is not None:
+            raise event.error
+        yield event
+
+
+def _print(model: Model, request: Request, *, safe_output: bool) -> None:
+    from gptkit.text.safe import safe
+
+    ended = False
+    try:
+        for event in _events(model, request):
+            sys.stdout.write(safe(event.text) if safe_output else event.text)
+            sys.stdout.flush()
+        ended = True
+    finally:
+        if sys.stdout.isatty() or not ended:
+            sys.stdout.write("\n")
+
+
+def _object(model: Model, request: Request, load_s: float) -> dict[str, Any]:
+    start = time.perf_counter()
+    first = 0.0
+    events: list[Event] = []
+    for event in _events(model, request):
+        first = first or time.perf_counter() - start
+        events.append(event)
+    seconds = time.perf_counter() - start
+    new = [event.token_id for event in events if event.token_id is not None]
+    out: dict[str, Any] = {
+        "text": "".join(event.text for event in events),
+        "token_ids": new,
+        "prompt_tokens": len(request.prompt_ids),
+        "new_tokens": len(new),
+        "finish_reason": events[-1].finish_reason,
+        "seed": request.seed,
+        "model": model.name,
+        "chain": [str(stage) for stage in request.chain],
+    }
+    if request.logprobs is not None:
+        out["logprobs"] = [
+            {
+                "token_id": event.token_id,
+                "logprob": event.logprob,
+                "top": [[a.token_id, _finite(a.logprob)] for a in event.alternatives],
+            }
+            for event in events
+            if event.token_id is not None
+        ]
+    out["timing"] = {
+        "load_s": round(load_s, 4),
+        "first_token_s": round(first, 4),
+        "total_s": round(seconds, 4),
+        "tok_per_s": round(len(new) / seconds, 2) if new else 0.0,
+    }
+    return out
+
+
+def _finite(value: float) -> float | None:
+    return value if value > float("-inf") else None

@@ -1,0 +1,142 @@
+"""Options that several commands share, declared once, and what is said on stderr."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from gptkit.errors import ConfigError
+
+
+def say(text: str) -> None:
+    """Print one safe line on stderr; a closed stderr is not worth an error."""
+    from gptkit.text.safe import safe
+
+    try:
+        print(safe(" ".join(text.splitlines())), file=sys.stderr, flush=True)
+    except OSError:
+        pass
+
+
+def note(text: str) -> None:
+    """Tell the user something that is no error."""
+    say(f"note: {text}")
+
+
+def parse_seed(text: str) -> int:
+    """Return the seed, a whole number from 0 to 2**63 - 1."""
+    if not text.isascii() or not text.isdigit() or int(text) >= 2**63:
+        raise ConfigError(f"--seed must be a whole number in [0, 2^63-1], got {text!r}")
+    return int(text)
+
+
+MODEL = "Model"
+SAMPLING = "Sampling"
+STOPPING = "Stopping"
+
+Model = Annotated[
+    str | None,
+    typer.Option(
+        "--model",
+        "-m",
+        help="A path, a bundled name, or a folder in $GPTKIT_HOME/models. Default: mini.",
+        rich_help_panel=MODEL,
+    ),
+]
+Tokenizer = Annotated[
+    str | None,
+    typer.Option(
+        help="NAME or NAME:PATH, instead of the model's own tokenizer.", rich_help_panel=MODEL
+    ),
+]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda or mps.", rich_help_panel=MODEL)]
+Dtype = Annotated[
+    str, typer.Option(help="auto, float32, bfloat16 or float16.", rich_help_panel=MODEL)
+]
+Backend = Annotated[
+    str,
+    typer.Option(help="auto, torch, or numpy (slow, to check by).", rich_help_panel=MODEL),
+]
+Stages = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--sampler",
+        "-s",
+        metavar="NAME[=VALUE]",
+        help="A stage of the sampler chain, in order; repeat it. NAME:KEY=VALUE,... sets several "
+        "parameters. See gptkit plugins list.",
+        rich_help_panel=SAMPLING,
+    ),
+]
+Temperature = Annotated[
+    str | None, typer.Option(help="Short for -s temperature=T.", rich_help_panel=SAMPLING)
+]
+TopK = Annotated[str | None, typer.Option(help="Short for -s top_k=K.", rich_help_panel=SAMPLING)]
+TopP = Annotated[str | None, typer.Option(help="Short for -s top_p=P.", rich_help_panel=SAMPLING)]
+Seed = Annotated[
+    str | None,
+    typer.Option(help="Same seed, same text. Without it one is drawn.", rich_help_panel=SAMPLING),
+]
+MaxNewTokens = Annotated[
+    str | None, typer.Option(help="Tokens to write at most.", rich_help_panel=STOPPING)
+]
+Stop = Annotated[
+    list[str] | None,
+    typer.Option(metavar="TEXT", help="End before this text; repeat it.", rich_help_panel=STOPPING),
+]
+StopWhen = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="NAME[=VALUE]",
+        help="End by a stopping criterion; repeat it. See gptkit plugins list.",
+        rich_help_panel=STOPPING,
+    ),
+]
+OnOverflow = Annotated[
+    str,
+    typer.Option(
+        help="When the prompt does not fit: error, truncate_left or truncate_right.",
+        rich_help_panel=STOPPING,
+    ),
+]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
+Output = Annotated[Path | None, typer.Option("--output", help="Where the result goes.")]
+
+
+def shorthands(temperature: str | None, top_k: str | None, top_p: str | None) -> dict[str, str]:
+    """Return the values of --temperature, --top-k and --top-p that were given."""
+    given = {"temperature": temperature, "top_k": top_k, "top_p": top_p}
+    return {name: value for name, value in given.items() if value is not None}
+
+
+def stop_block(
+    base: dict[str, Any] | None = None,
+    *,
+    stop: list[str] | None,
+    stop_when: list[str] | None = None,
+    max_new_tokens: str | None,
+) -> dict[str, Any]:
+    """Return a `stop` block: `base` with what the options say on top."""
+    from gptkit.decoding.request import add_stop, parse_stage, typed
+
+    block = dict(base or {})
+    if max_new_tokens is not None:
+        block["max_new_tokens"] = typed(max_new_tokens)
+    if stop is not None:
+        if "" in stop:
+            raise ConfigError("--stop must not be empty", hint="leave it out to have none")
+        block = add_stop(block, "strings", stop)
+    for text in stop_when or ():
+        item = parse_stage(text)
+        block.update({item: None} if isinstance(item, str) else item)
+    return block
+
+
+def choice(option: str, value: str, known: tuple[str, ...]) -> str:
+    """Return `value` if it is one of `known`, else raise ConfigError naming the option."""
+    if value not in known:
+        raise ConfigError(f"{option}: '{value}' is none of {', '.join(known)}")
+    return value

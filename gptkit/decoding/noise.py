@@ -1,0 +1,81 @@
+"""Randomness that is counted, not streamed: noise = hash(seed, domain, position, token id).
+
+So a request's tokens do not depend on its neighbours, on the batch, on preemption or on resume.
+Nothing here has state. R rows, K token ids.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike, NDArray
+
+PICK = 0
+"""The domain of the picker; a stage's own coins are keyed by its label."""
+
+_MASK = 2**64 - 1
+_u32 = np.uint32
+
+
+def hash32(seed: ArrayLike, domain: int, position: ArrayLike, ids: ArrayLike) -> NDArray[np.uint32]:
+    """Return noise bits [R, K] for seeds [R], positions [R] and token ids [K] or [R, K].
+
+    It is murmur3_x86_32 (Appleby, public domain) of the little-endian bytes of (seed as int64,
+    position as uint32, token as uint32), with the domain as its seed.
+    """
+    words = np.atleast_1d(np.asarray(seed, np.int64)).view(np.uint64)
+    high, low = words >> np.uint64(32), words & np.uint64(0xFFFFFFFF)
+    h: NDArray[Any] = np.full(len(words), domain, _u32)
+    with np.errstate(over="ignore"):
+        for word in (low, high, np.atleast_1d(np.asarray(position, np.uint64))):
+            h = _mix(h, word.astype(_u32))
+        h = _mix(h[:, None], np.asarray(ids).astype(_u32))
+        h ^= _u32(16)  # the length in bytes
+        h ^= h >> _u32(16)
+        h *= _u32(0x85EBCA6B)
+        h ^= h >> _u32(13)
+        h *= _u32(0xC2B2AE35)
+        h ^= h >> _u32(16)
+    return h
+
+
+def _mix(h: NDArray[Any], k: NDArray[Any]) -> NDArray[Any]:
+    k = k * _u32(0xCC9E2D51)
+    k = (k << _u32(15)) | (k >> _u32(17))
+    h = h ^ (k * _u32(0x1B873593))
+    h = (h << _u32(13)) | (h >> _u32(19))
+    return h * _u32(5) + _u32(0xE6546B64)
+
+
+def uniform(
+    seed: ArrayLike, domain: int, position: ArrayLike, ids: ArrayLike
+) -> NDArray[np.float32]:
+    """Return the noise as float32 numbers strictly between 0 and 1 [R, K].
+
+    The largest is below 1, or a lone survivor could draw a Gumbel noise of -infinity.
+    """
+    u = (hash32(seed, domain, position, ids).astype(np.float64) + 0.5) * 2.0**-32
+    return np.minimum(u, 1 - 2.0**-24).astype(np.float32)
+
+
+def derive(seed: int, *steps: int) -> int:
+    """Return a seed from 0 to 2**63 - 1: `seed` after one splitmix64 step for each of `steps`.
+
+    Each step can be given back as `--seed` for the next (Steele, Lea and Flood 2014).
+    """
+    for step in steps:
+        z = (seed + 0x9E3779B97F4A7C15 * (step + 1)) & _MASK
+        z = ((z ^ z >> 30) * 0xBF58476D1CE4E5B9) & _MASK
+        z = ((z ^ z >> 27) * 0x94D049BB133111EB) & _MASK
+        seed = (z ^ z >> 31) & (_MASK >> 1)
+    return seed
+
+
+def row_seed(job_seed: int, row_key: str, sample: int = 0) -> int:
+    """Return the seed of one sample of one row of a job, whatever its place in the file."""
+    key = int.from_bytes(hashlib.sha256(row_key.encode()).digest()[:8], "little")
+    return derive(derive(job_seed, key), sample)
