@@ -333,7 +333,9 @@ def _values(
 
 
 def _read(declared: Param, where: str, raw: Any) -> Any:
-    return declared.parse(where, raw) if isinstance(raw, _Typed) else declared.check(where, raw)
+    if isinstance(raw, _Typed):
+        return declared.parse(where, str(raw))  # from here on it is text like any other
+    return declared.check(where, raw)
 
 
 def _raise_all(errors: Sequence[GptkitError]) -> None:

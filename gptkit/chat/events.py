@@ -1,0 +1,73 @@
+"""What a session yields besides the engine's own events: notes, tables, ends of answers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from gptkit.chat.conversation import CANCELLED
+from gptkit.decoding.request import Event
+
+if TYPE_CHECKING:
+    from gptkit.chat.conversation import Turn
+    from gptkit.errors import GptkitError
+
+
+@dataclass(frozen=True, slots=True)
+class Note:
+    """Something that the user should know and that is no error."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """What a command shows: rows of cells."""
+
+    rows: tuple[tuple[str, ...], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """A line could not be served; the session goes on."""
+
+    error: GptkitError
+
+
+@dataclass(frozen=True, slots=True)
+class Left:
+    """The user wants to leave."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """The end of an answer: the turn, tokens of the prompt, how many came from the cache, times."""
+
+    turn: Turn
+    n_prompt: int
+    n_reused: int
+    n_new: int
+    first_s: float
+    total_s: float
+
+    @property
+    def tok_per_s(self) -> float:
+        """Tokens per second after the first, whose time is that of reading the prompt."""
+        seconds = self.total_s - self.first_s
+        return (self.n_new - 1) / seconds if self.n_new > 1 and seconds > 0 else 0.0
+
+    @property
+    def mark(self) -> str:
+        """Say why the answer is not a whole one; empty where the model ended it itself."""
+        reason = self.turn.finish_reason or ""
+        marks = {
+            CANCELLED: "stopped",
+            "length": f"cut at {self.n_new:,} tokens",
+            "context": "cut: the context is full",
+            "time": "cut: time is up",
+            "error": "failed",
+        }
+        return marks.get(reason, "" if self.turn.text else "no answer")
+
+
+SessionEvent = Event | Note | Table | Failed | Left | Answered
