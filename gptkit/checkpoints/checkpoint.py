@@ -6,7 +6,7 @@ import os
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from gptkit.checkpoints import safe_load
+from gptkit.checkpoints import header, safe_load
 from gptkit.errors import CheckpointError
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ class Checkpoint:
         found = {
             info.dtype for file in self.files for key, info in file.tensors.items() if key in used
         }
-        return tuple(sorted(safe_load.DTYPES[dtype] for dtype in found))
+        return tuple(sorted(header.DTYPES[dtype] for dtype in found))
 
     def load(self) -> dict[str, Tensor]:
         """Return the tensors by our names, memory-mapped, in the dtype that they are stored in.
@@ -107,11 +107,11 @@ def open_checkpoint(path: Path) -> Checkpoint:
 
     if not os.path.lexists(path):
         aside = gptkit.beside(path, "old")
-        if not (aside / gptkit.CONFIG).is_file():
+        if not os.path.isfile(aside / gptkit.CONFIG):
             raise CheckpointError(f"no such model directory: {path}")
         # A save was killed between its two renames: what it was about to replace is whole.
         return open_checkpoint(aside)
-    folder, weights = (path, None) if path.is_dir() else (path.parent, path.name)
+    folder, weights = (path, None) if os.path.isdir(path) else (path.parent, path.name)
     if os.path.lexists(folder / gptkit.CONFIG):
         return gptkit.read(folder, weights)
     if os.path.lexists(folder / huggingface.CONFIG):

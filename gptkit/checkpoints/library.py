@@ -25,7 +25,7 @@ def find(name: str | None) -> Path:
     name = name or DEFAULT
     path = Path(os.path.expanduser(name))
     # A save that was killed between its two renames left the model beside its place.
-    if os.path.lexists(path) or beside(path, "old").is_dir():
+    if os.path.lexists(path) or os.path.isdir(beside(path, "old")):
         return path
     is_path = str(path) != path.name or name != path.name
     if not is_path:
@@ -63,6 +63,8 @@ def _models(folder: Path) -> list[tuple[str, Path]]:
 
 
 def _hint(name: str, path: Path, is_path: bool) -> str:
+    if name in NAMED_SIZES:
+        return f"{name} is the name of a size here; put its files into {home() / 'models' / name}"
     with contextlib.suppress(OSError):
         siblings = [entry.name for entry in path.parent.iterdir() if entry.is_dir()]
         near = did_you_mean(path.name, sorted(siblings))
@@ -70,7 +72,5 @@ def _hint(name: str, path: Path, is_path: bool) -> str:
             return near.replace("'", f"'{shown(os.path.join(path.parent, ''))}", 1)
         if near:
             return near
-    if name in NAMED_SIZES:
-        return f"{name} is the name of a size here; put its files into {home() / 'models' / name}"
     names = [known for known, _ in installed()]
     return did_you_mean(name, names) or f"`-m` takes a path or one of: {', '.join(names)}"

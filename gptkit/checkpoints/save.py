@@ -8,7 +8,7 @@ import os
 import shutil
 from typing import TYPE_CHECKING, Any
 
-from gptkit.checkpoints import safe_load
+from gptkit.checkpoints import header, safe_load
 from gptkit.checkpoints.formats.gptkit import CONFIG, FORMAT, TOKENIZER, beside
 from gptkit.checkpoints.layout import tensor_shapes
 from gptkit.checkpoints.manifest import MANIFEST, describe, read_manifest
@@ -79,7 +79,7 @@ def save_checkpoint(
         where = error.filename if isinstance(error.filename, str) else folder
         raise ResourceError(
             f"cannot save {folder}: {error.strerror or error} ({where})",
-            hint="what was there before is unchanged; free some space or choose another place",
+            hint="an older checkpoint there is unharmed; free some space or choose another place",
         ) from error
 
 
@@ -87,9 +87,9 @@ def save_checkpoint(
 
 
 def _check_tensors(config: GPTConfig, tensors: Mapping[str, Tensor], folder: Path) -> None:
-    names = {f"torch.{ours}": theirs for theirs, ours in safe_load.DTYPES.items()}
+    names = {f"torch.{ours}": theirs for theirs, ours in header.DTYPES.items()}
     found = {
-        name: safe_load.TensorInfo(names.get(str(t.dtype), str(t.dtype)), tuple(t.shape))
+        name: header.TensorInfo(names.get(str(t.dtype), str(t.dtype)), tuple(t.shape))
         for name, t in tensors.items()
     }
     safe_load.check_tensors(tensor_shapes(config), found, f"cannot save {folder}: what was given")

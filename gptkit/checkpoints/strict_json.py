@@ -12,6 +12,8 @@ from typing import Any
 from gptkit.errors import CheckpointError
 
 MAX_DEPTH = 64
+MAX_NESTED = 400_000
+"""Lists and objects in one file; ten million bytes of `[],` would take 250 MB."""
 _KEY = re.compile(r'"(\w+)"\s*:')
 
 
@@ -24,6 +26,12 @@ def parse(data: bytes, name: str, *, key_is: str = "key") -> dict[str, Any]:
 
     `key_is` is what a key of the object stands for, in the message about one that is repeated.
     """
+    # Brackets inside texts count too, but no model's file has that many.
+    n_nested = data.count(b"[") + data.count(b"{")
+    if n_nested > MAX_NESTED:
+        raise CheckpointError(
+            f"{name}: {n_nested:,} lists and objects; the limit is {MAX_NESTED:,}"
+        )
     try:
         text = data.decode("utf-8")
     except UnicodeDecodeError as error:

@@ -5,16 +5,17 @@ Only the keys named here are read from config.json, so nothing in it can choose 
 
 from __future__ import annotations
 
+import json
 import os
 import re
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import Field
 
 from gptkit.checkpoints import safe_load, settings
 from gptkit.checkpoints.checkpoint import Checkpoint
 from gptkit.checkpoints.layout import tensor_shapes
-from gptkit.checkpoints.strict_json import shown
+from gptkit.checkpoints.strict_json import key_lines, shown
 from gptkit.config import Items, Settings
 from gptkit.errors import CheckpointError
 from gptkit.model.config import GPTConfig
@@ -22,7 +23,8 @@ from gptkit.model.config import GPTConfig
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from gptkit.checkpoints.safe_load import TensorInfo, WeightsFile
+    from gptkit.checkpoints.header import TensorInfo
+    from gptkit.checkpoints.safe_load import WeightsFile
 
 CONFIG = "config.json"
 GENERATION = "generation_config.json"
@@ -62,11 +64,16 @@ class GPT2Settings(Settings):
     resid_pdrop: float = Field(0.1, ge=0, lt=1)
     bos_token_id: TokenId | None = None
     eos_token_id: TokenId | Items[TokenId] | None = None
-    activation_function: Literal["gelu_new", "gelu_pytorch_tanh"] = "gelu_new"
-    scale_attn_weights: Literal[True] = True
-    scale_attn_by_inverse_layer_idx: Literal[False] = False
-    reorder_and_upcast_attn: Literal[False] = False
-    add_cross_attention: Literal[False] = False
+
+
+_SUPPORTED: dict[str, tuple[str | bool, ...]] = {
+    "activation_function": ("gelu_new", "gelu_pytorch_tanh"),
+    "scale_attn_weights": (True,),
+    "scale_attn_by_inverse_layer_idx": (False,),
+    "reorder_and_upcast_attn": (False,),
+    "add_cross_attention": (False,),
+}
+"""Switches of the architecture, with the values that our model has; the first is the default."""
 
 
 def read(folder: Path, weights: str | None = None) -> Checkpoint:
@@ -101,6 +108,12 @@ def _settings(data: dict[str, Any], path: Path, raw: bytes) -> GPT2Settings:
         raise CheckpointError(f"{path}: model_type is {found}; only 'gpt2' is supported")
     if data.get("quantization_config") is not None:
         raise CheckpointError(f"{path}: quantization_config: quantized weights are not supported")
+    for key, values in _SUPPORTED.items():
+        value = data.get(key, values[0])
+        if type(value) is not type(values[0]) or value not in values:
+            line, wanted = key_lines(raw).get(key), " or ".join(map(json.dumps, values))
+            said = f"{key} {shown(json.dumps(value))} is not supported, only {wanted}"
+            raise CheckpointError(f"{path}:{line}: {said}" if line else f"{path}: {said}")
     known = {key: value for key, value in data.items() if key in GPT2Settings.model_fields}
     return settings.build(GPT2Settings, known, path, raw)
 
