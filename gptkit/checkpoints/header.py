@@ -60,7 +60,12 @@ def parse(raw: bytes, n_file: int, name: str) -> dict[str, TensorInfo]:
     header = strict_json.parse(raw, name, key_is="tensor")
     _check_metadata(header.pop("__metadata__", {}), name)
     check_count(len(header), name)
-    ranges = {key: _range(key, entry, name) for key, entry in header.items()}
+    ranges = {}
+    for key, entry in header.items():
+        try:
+            ranges[key] = _range(entry)
+        except ValueError as error:
+            raise CheckpointError(f"{name}: tensor {shown(key)}: {error}") from None
     n_data = _check_cover(ranges, name)
     n_expected = 8 + len(raw) + n_data
     if n_expected != n_file:
@@ -81,27 +86,23 @@ def _check_metadata(metadata: Any, name: str) -> None:
         raise CheckpointError(f"{name}: __metadata__ in the header is not an object of texts")
 
 
-def _range(key: str, entry: Any, name: str) -> tuple[int, int]:
-    """Return where a tensor's bytes begin and end, after checking its entry by itself."""
-    where = f"{name}: tensor {shown(key)}"
+def _range(entry: Any) -> tuple[int, int]:
+    """Return where a tensor's bytes begin and end; ValueError says what is wrong with its entry."""
     if not isinstance(entry, dict) or entry.keys() != {"dtype", "shape", "data_offsets"}:
-        raise CheckpointError(f"{where}: its entry must have dtype, shape and data_offsets alone")
+        raise ValueError("its entry must have dtype, shape and data_offsets alone")
     dtype, shape, offsets = entry["dtype"], entry["shape"], entry["data_offsets"]
     if not isinstance(dtype, str) or dtype not in DTYPE_SIZES:
-        raise CheckpointError(
-            f"{where}: dtype {shown(str(dtype))} not supported (supported: {', '.join(DTYPES)})"
-        )
+        known = ", ".join(DTYPES)
+        raise ValueError(f"dtype {shown(str(dtype))} not supported (supported: {known})")
     if not _are_sizes(shape):
-        raise CheckpointError(f"{where}: shape {shown(str(shape))} is not a list of sizes")
+        raise ValueError(f"shape {shown(str(shape))} is not a list of sizes")
     if not _are_sizes(offsets) or len(offsets) != 2 or offsets[0] > offsets[1]:
-        raise CheckpointError(f"{where}: data_offsets {shown(str(offsets))} are not [begin, end]")
+        raise ValueError(f"data_offsets {shown(str(offsets))} are not [begin, end]")
     begin, end = offsets
     n_bytes = math.prod(shape) * DTYPE_SIZES[dtype]
     if n_bytes != end - begin:
-        raise CheckpointError(
-            f"{where}: shape {shown(str(shape))} of {dtype} is {_count(n_bytes)} bytes, "
-            f"data_offsets hold {end - begin:,}"
-        )
+        size = f"shape {shown(str(shape))} of {dtype} is {_count(n_bytes)} bytes"
+        raise ValueError(f"{size}, data_offsets hold {end - begin:,}")
     return begin, end
 
 

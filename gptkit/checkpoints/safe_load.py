@@ -8,6 +8,7 @@ torch and before anything is allocated. Only safetensors is loaded, for only it 
 from __future__ import annotations
 
 import hashlib
+import itertools
 import os
 import re
 import stat
@@ -21,11 +22,12 @@ from gptkit.checkpoints.strict_json import shown
 from gptkit.errors import CheckpointError, ResourceError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Mapping
 
     from torch import Tensor
 
     from gptkit.checkpoints.header import TensorInfo
+    from gptkit.checkpoints.layout import Shape
 
 MAX_INDEX_BYTES = 10_000_000
 MAX_SETTINGS_BYTES = 1_000_000
@@ -240,28 +242,38 @@ def _check_index(
 
 
 def check_tensors(
-    expected: Mapping[str, Sequence[int]], found: Mapping[str, TensorInfo], where: str
+    expected: Mapping[str, Shape], found: Mapping[str, TensorInfo], where: str
 ) -> None:
     """Compare names, shapes and dtypes with what the config implies; name up to five problems."""
-    problems = [
-        f"missing {name} {list(shape)}" for name, shape in expected.items() if name not in found
+    wrong = [
+        name
+        for name, info in found.items()
+        if name in expected and (info.shape != expected[name] or info.dtype not in DTYPES)
     ]
-    for name, info in found.items():
-        if name not in expected:
-            problems.append(f"unexpected {shown(name)} {shown(str(list(info.shape)))}")
-        elif info.shape != tuple(expected[name]):
-            shapes = f"expected {list(expected[name])}, found {shown(str(list(info.shape)))}"
-            problems.append(f"{name}: {shapes}")
-        elif info.dtype not in DTYPES:
-            supported = ", ".join(DTYPES)
-            problems.append(f"{name}: dtype {info.dtype} not supported (supported: {supported})")
+    missing, unexpected = expected.keys() - found.keys(), found.keys() - expected.keys()
+    # Missing and unexpected ones in turn: together they often are one name, spelt two ways.
+    in_turn = itertools.zip_longest(sorted(missing), sorted(unexpected))
+    problems = [*wrong, *(name for pair in in_turn for name in pair if name is not None)]
     if problems:
         more = len(problems) - MAX_PROBLEMS
-        listed = "; ".join(problems[:MAX_PROBLEMS]) + (f"; and {more:,} more" if more > 0 else "")
+        listed = [_problem(name, expected, found) for name in problems[:MAX_PROBLEMS]]
+        listed += [f"and {more:,} more"] if more > 0 else []
         raise CheckpointError(
-            f"{where} does not fit the config: {listed}",
+            f"{where} does not fit the config: {'; '.join(listed)}",
             hint="is the config of another model beside the weights?",
         )
+
+
+def _problem(name: str, expected: Mapping[str, Shape], found: Mapping[str, TensorInfo]) -> str:
+    if name not in found:
+        return f"missing {name} {list(expected[name])}"
+    shape = shown(str(list(found[name].shape)))
+    if name not in expected:
+        return f"unexpected {shown(name)} {shape}"
+    if found[name].shape != expected[name]:
+        return f"{name}: expected {list(expected[name])}, found {shape}"
+    supported = ", ".join(DTYPES)
+    return f"{name}: dtype {found[name].dtype} not supported (supported: {supported})"
 
 
 # The data ---------------------------------------------------------------------------------------

@@ -84,7 +84,7 @@ def _try(name: str, kind: str, path: Path) -> dict[str, Any]:
 
 def _find(name: str) -> dict[str, Any]:
     from gptkit.checkpoints.checkpoint import open_checkpoint
-    from gptkit.checkpoints.library import bundled, find
+    from gptkit.checkpoints.library import at_home, bundled, find
     from gptkit.model.config import NAMED_SIZES
 
     try:
@@ -93,7 +93,8 @@ def _find(name: str) -> dict[str, Any]:
         if name in NAMED_SIZES:
             return _size(name, NAMED_SIZES[name])
         raise
-    kind = "bundled" if (name, path) in bundled() else "path" if path == Path(name) else "home"
+    places = {"bundled": bundled(), "home": at_home()}
+    kind = next((kind for kind, found in places.items() if (name, path) in found), "path")
     return _model(name, kind, open_checkpoint(path))
 
 

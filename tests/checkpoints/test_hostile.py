@@ -192,7 +192,10 @@ HOSTILE = {
     "metadata a list": (weights(raw({"__metadata__": []})), "__metadata__"),
     "100,001 tensors": (weights(many(100_001)), "100,001 tensors; the limit is 100,000"),
     "500,000 tensors": (weights(many(500_000)), "exceeds the limit of 10 MB"),
-    "other tensors": (weights(raw({"a": A}, bytes(8))), "missing wte.weight [17, 8]"),
+    "other tensors": (
+        weights(raw({"a": A}, bytes(8))),
+        "missing h.0.attn.c_attn.bias [24]; unexpected a [2]; missing",
+    ),
     "control codes in a name": (weights(raw({"\x1b]52;\n": 1})), "tensor \\x1b]52;\\n"),
     # the index
     "index ../": (
@@ -283,10 +286,10 @@ HOSTILE = {
 def test_is_refused_with_one_line_that_names_the_file(tmp_path, make, message):
     folder = tmp_path / "model"
     make(folder)
-    start = time.perf_counter()
+    start = time.process_time()
     with pytest.raises(CheckpointError) as caught:
         open_checkpoint(folder)
-    took_s = time.perf_counter() - start
+    took_s = time.process_time() - start
     text = str(caught.value)
     assert message in text
     assert str(folder) in text
@@ -305,7 +308,7 @@ def test_a_link_in_an_index_may_not_leave(tmp_path):
 
 def test_problems_are_counted_after_five(tmp_path):
     weights(raw({"a": A}, bytes(8)))(tmp_path)
-    with pytest.raises(CheckpointError, match=r"missing wte.weight \[17, 8\]; .*; and 24 more$"):
+    with pytest.raises(CheckpointError, match=r"unexpected a \[2\]; .*; and 24 more$"):
         open_checkpoint(tmp_path)
 
 
