@@ -47,7 +47,7 @@ def learn(texts: Iterable[str], n_tokens: int) -> dict[bytes, int]:
         new = chr(len(tokens))
         tokens.append(tokens[ord(pair[0])] + tokens[ord(pair[1])])
         change: Counter[str] = Counter()
-        for index in where.pop(pair):
+        for index in dict.fromkeys(where.pop(pair)):  # a word may have it often
             parts = words[index].split(pair)
             if len(parts) > 1:
                 words[index] = new.join(parts)

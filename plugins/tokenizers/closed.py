@@ -45,6 +45,7 @@ class ClosedTokenizer(Tokenizer):
             return [self._ids[piece] for piece in pieces]
         except KeyError as error:
             unknown = error.args[0]
+        utf8(self.name, text)
         offset = sum(len(piece) for piece in pieces[: pieces.index(unknown)])
         shown = repr(unknown[:40]) + ("..." if len(unknown) > 40 else "")
         raise RequestError(
