@@ -10,6 +10,7 @@ from gptkit.plugin_api import CheckpointError, ConfigError, RequestError, Tokeni
 from . import bpe_files, bpe_training
 from .bpe_files import Vocabulary
 from .checks import check_id, control_ids, utf8
+from .files import refused
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -51,7 +52,10 @@ class BPE(Tokenizer):
             # A panic in Rust derives from BaseException and has no class that one could import.
             if type(error).__name__ != "PanicException":
                 raise
-            raise RequestError(f"tokenizer {self.name} can't encode this text: {error}") from error
+            raise RequestError(
+                f"tokenizer {self.name} can't encode this text: {error}",
+                hint="please report it, with the text and the tokenizer's files",
+            ) from error
 
     def token_bytes(self, token_id: int) -> bytes:
         """Return the bytes of a token; a control token and an unused id have none."""
@@ -110,20 +114,19 @@ def _cutter(pattern: str) -> Callable[[str], Iterator[str]]:
     try:
         compiled = regex.compile(pattern)
     except regex.error as error:
-        raise CheckpointError(
-            f"the tokenizer's pattern is no regular expression: {error}"
-        ) from error
+        raise refused(f"the tokenizer's pattern is no regular expression: {error}") from error
 
     def cut(text: str) -> Iterator[str]:
         end = 0
         try:
-            for match in compiled.finditer(text, timeout=2 + len(text) / 200_000):
+            for match in compiled.finditer(text, timeout=1 + len(text) / 200_000):
                 yield text[end : match.start()]  # what the pattern skips is a piece of its own
                 yield match[0]
                 end = match.end()
         except TimeoutError:
             raise RequestError(
-                "tokenizer bpe: the tokenizer's pattern exceeded its time limit on this text"
+                "tokenizer bpe: the tokenizer's pattern exceeded its time limit on this text",
+                hint="the pattern comes with the tokenizer's files; shorter text may do",
             ) from None
         yield text[end:]
 

@@ -12,9 +12,7 @@ import hashlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from gptkit.plugin_api import CheckpointError
-
-from .files import read_bytes, read_json, read_text, whole_numbers, write_json
+from .files import read_bytes, read_json, read_text, refused, whole_numbers, write_json
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -101,7 +99,7 @@ def _choose(folder: Path) -> Path:
     rank_files = sorted(folder.glob("*.tiktoken"))
     if len(rank_files) == 1:
         return rank_files[0]
-    raise CheckpointError(
+    raise refused(
         f"{folder} has {'several' if rank_files else 'no'} BPE files: looked for "
         f"{', '.join(_WANTED)}, one *.tiktoken",
         hint="name the file itself",
@@ -142,11 +140,11 @@ def _ranks(path: Path, data: bytes) -> dict[bytes, int]:
         try:
             decoded = base64.b64decode(token, validate=True)
         except binascii.Error as error:
-            raise CheckpointError(f"{path}:{number}: {token[:40]!r} is not base64") from error
+            raise refused(f"{path}:{number}: {token[:40]!r} is not base64") from error
         if not decoded or not rank.isdigit() or int(rank[:9]) >= MAX_ID:
-            raise CheckpointError(f"{path}:{number}: not a token in base64, a space and its rank")
+            raise refused(f"{path}:{number}: not a token in base64, a space and its rank")
         if decoded in ranks:
-            raise CheckpointError(f"{path}:{number}: token {decoded!r} is given twice")
+            raise refused(f"{path}:{number}: token {decoded!r} is given twice")
         ranks[decoded] = int(rank)
     return ranks
 
@@ -169,20 +167,16 @@ def _tokenizer_json(path: Path, data: Mapping[str, Any]) -> Vocabulary:
         ("end_of_word_suffix", ("", None)),
     ):
         if model.get(key) not in wanted:
-            raise CheckpointError(
-                f"{path}: model.{key} {model[key]!r} is not supported", hint=_BYTE
-            )
+            raise refused(f"{path}: model.{key} {model[key]!r} is not supported", hint=_BYTE)
     if data.get("normalizer") is not None:
-        raise CheckpointError(f"{path}: a normalizer is not supported", hint=_BYTE)
+        raise refused(f"{path}: a normalizer is not supported", hint=_BYTE)
     added = data.get("added_tokens") or []
     merges = model.get("merges")
     try:
         special = whole_numbers(f"{path}: added_tokens", {t["content"]: t["id"] for t in added})
         pairs = [m.split(" ") if isinstance(m, str) else [str(x) for x in m] for m in merges]
     except (TypeError, KeyError) as error:
-        raise CheckpointError(
-            f"{path}: 'added_tokens' or 'merges' is not a list we read"
-        ) from error
+        raise refused(f"{path}: 'added_tokens' or 'merges' is not a list we read") from error
     vocab = whole_numbers(f"{path}: model.vocab", model.get("vocab"))
     numbered = ((f"{path}: merge {n}", pair) for n, pair in enumerate(pairs, start=1))
     pattern = _pattern(path, data.get("pre_tokenizer"))
@@ -211,7 +205,7 @@ def _pattern(path: Path, cutter: Any) -> str:
             ],
         } if not cut.get("invert"):
             return pattern
-    raise CheckpointError(f"{path}: its pre_tokenizer is not supported", hint=_BYTE)
+    raise refused(f"{path}: its pre_tokenizer is not supported", hint=_BYTE)
 
 
 def _from_merges(
@@ -227,11 +221,9 @@ def _from_merges(
     for where, pair in merges:
         token = "".join(pair)
         if len(pair) != 2 or not all(part in vocab for part in (*pair, token)):
-            raise CheckpointError(
-                f"{where}: {' '.join(pair)!r} is no merge of tokens in {path.name}"
-            )
+            raise refused(f"{where}: {' '.join(pair)!r} is no merge of tokens in {path.name}")
         if vocab[token] < last:
-            raise CheckpointError(
+            raise refused(
                 f"{where}: makes id {vocab[token]} after id {last}; ids must follow the merges"
             )
         last = vocab[token]
@@ -241,16 +233,16 @@ def _from_merges(
     for token, token_id in vocab.items():
         if token in special:
             if special[token] != token_id:
-                raise CheckpointError(f"{path}: {token!r} has the ids {token_id}, {special[token]}")
+                raise refused(f"{path}: {token!r} has the ids {token_id}, {special[token]}")
         elif token in made:
             try:
                 ranks[bytes(LETTERS[letter] for letter in token)] = token_id
             except KeyError as error:
-                raise CheckpointError(f"{path}: {token!r} is not written in bytes") from error
+                raise refused(f"{path}: {token!r} is not written in bytes") from error
         elif token[:1] + token[-1:] in ("<>", "[]"):
             control[token] = token_id
         else:
-            raise CheckpointError(f"{path}: no merge makes the token {token!r}")
+            raise refused(f"{path}: no merge makes the token {token!r}")
     return ranks, pattern, control
 
 
@@ -260,15 +252,13 @@ def _checked(
     """Refuse what tiktoken would meet with a panic, or only while it encodes."""
     for byte in range(256):
         if bytes([byte]) not in ranks:
-            raise CheckpointError(f"{path}: no token for the byte 0x{byte:02x}", hint=_BYTE)
+            raise refused(f"{path}: no token for the byte 0x{byte:02x}", hint=_BYTE)
     owners: dict[int, object] = {}
     for token, token_id in [*ranks.items(), *special.items()]:
         if token_id in owners:
-            raise CheckpointError(
-                f"{path}: {owners[token_id]!r} and {token!r} have one id, {token_id}"
-            )
+            raise refused(f"{path}: {owners[token_id]!r} and {token!r} have one id, {token_id}")
         owners[token_id] = token
     hole = next((i for i in range(max(ranks.values())) if i not in owners), None)
     if hole is not None:
-        raise CheckpointError(f"{path}: no token has the id {hole}", hint="is the file complete?")
+        raise refused(f"{path}: no token has the id {hole}", hint="is the file complete?")
     return Vocabulary(ranks, pattern, special)

@@ -5,10 +5,10 @@ from __future__ import annotations
 from abc import abstractmethod
 from typing import TYPE_CHECKING, ClassVar, Self
 
-from gptkit.plugin_api import CheckpointError, ConfigError, RequestError, Tokenizer
+from gptkit.plugin_api import ConfigError, RequestError, Tokenizer
 
 from .checks import check_id, control_ids, utf8
-from .files import read_json, write_json
+from .files import read_json, refused, write_json
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -77,17 +77,17 @@ class ClosedTokenizer(Tokenizer):
         tokens, special = data.get("tokens"), data.get("special", [])
         for key, words in (("tokens", tokens), ("special", special)):
             if not isinstance(words, list) or not all(isinstance(word, str) for word in words):
-                raise CheckpointError(f"{path}: '{key}' is not a list of texts")
+                raise refused(f"{path}: '{key}' is not a list of texts")
             if len(set(words)) != len(words):
                 again = next(word for i, word in enumerate(words) if word in words[:i])
-                raise CheckpointError(f"{path}: {again!r} is in '{key}' twice")
+                raise refused(f"{path}: {again!r} is in '{key}' twice")
         for token in tokens or ():
             if list(cls.split(token)) != [token]:
-                raise CheckpointError(f"{path}: {token!r} is not one {cls.piece}")
+                raise refused(f"{path}: {token!r} is not one {cls.piece}")
         try:
             return cls(tokens or (), special)
         except (ConfigError, RequestError) as error:
-            raise CheckpointError(f"{path}: {error}") from error
+            raise refused(f"{path}: {error}") from error
 
     @classmethod
     def train(

@@ -316,7 +316,7 @@ def test_a_hostile_pattern_stops(small, capfd):
     start = time.perf_counter()
     with pytest.raises(RequestError, match="exceeded its time limit"):
         bpe.encode_ordinary("a" * 60 + "!")
-    assert time.perf_counter() - start < 5
+    assert time.perf_counter() - start < 30  # 1 s of processor time, and no minutes
     assert capfd.readouterr().err == ""
     (folder / "bpe.json").write_text(json.dumps(settings | {"pattern": "(a"}))
     with pytest.raises(CheckpointError, match="no regular expression"):

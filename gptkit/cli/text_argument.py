@@ -1,0 +1,33 @@
+"""A text given on the command line, or on stdin: read, bounded, and made valid Unicode."""
+
+from __future__ import annotations
+
+import sys
+
+from gptkit.cli.options import note
+from gptkit.errors import ConfigError
+
+MAX_BYTES = 8_000_000
+
+
+def read_text(text: str, what: str) -> str:
+    """Return the argument, or stdin where it is `-`; `what` names it in messages."""
+    if text == "-":
+        data = sys.stdin.buffer.read(MAX_BYTES + 1)
+    else:
+        data = text.encode("utf-8", "surrogateescape")  # bytes that the shell gave as they were
+    if len(data) > MAX_BYTES:
+        raise ConfigError(
+            f"the {what} is over {MAX_BYTES // 10**6} MB, which is the limit",
+            hint="give it in parts",
+        )
+    try:
+        return data.decode()
+    except UnicodeDecodeError as error:
+        replaced = data.decode("utf-8", "replace")
+        count = replaced.count("\ufffd") - data.count("\ufffd".encode())
+        note(
+            f"{count} invalid byte{'s' * (count > 1)} of the {what} replaced by U+FFFD, the first "
+            f"at offset {error.start:,}"
+        )
+        return replaced
