@@ -41,6 +41,12 @@ class SourceSettings(Settings):
     k: tuple[int, int] = Field(
         (0, 0), strict=False, description="fewest and most examples that stand before a row"
     )
+    join: tuple[int, int] = Field(
+        (1, 1), strict=False, description="fewest and most conversations that make one document"
+    )
+    system: tuple[str, ...] = Field(
+        (), strict=False, description="instructions; one of them opens every fourth document"
+    )
     repeat: int = Field(1, ge=1, le=10_000, description="how often each document is there")
 
     @model_validator(mode="after")
@@ -52,6 +58,8 @@ class SourceSettings(Settings):
             raise ValueError(f"{given[0]} need a template")
         if not 0 <= self.k[0] <= self.k[1]:
             raise ValueError(f"k is [fewest, most], got {list(self.k)}")
+        if not 1 <= self.join[0] <= self.join[1]:
+            raise ValueError(f"join is [fewest, most], at least 1, got {list(self.join)}")
         return self
 
 

@@ -88,15 +88,16 @@ def _conversations(
     told = content.get("conversations")
     if not isinstance(told, list):
         raise ConfigError(f"{path} has no list conversations:")
-    for i, turns in enumerate(told):
-        texts = _turns(turns)
-        if not texts:
-            continue
+    texts = [spoken for turns in told if (spoken := _turns(turns))]
+    for i, first in enumerate(texts):
         for copy in range(source.expand or 1):
             rng = chance.of(path.name, i, copy)
+            # People change the subject, so several conversations may follow one another.
+            more = rng.choices(texts, k=rng.randint(*source.join) - 1)
             with _naming(path):
-                document = _conversation(template, _said(source, texts, lists, rng))
-            yield document
+                said = [t for spoken in (first, *more) for t in _said(source, spoken, lists, rng)]
+            system = rng.choice(source.system) if source.system and not rng.randrange(4) else None
+            yield _conversation(template, said, system)
 
 
 def _turns(turns: Any) -> list[str]:
@@ -113,8 +114,8 @@ def _plain(value: Any) -> str:
     return "\n".join(" ".join(line.split()) for line in lines)
 
 
-def _conversation(template: ChatTemplate, turns: Sequence[str]) -> Document:
-    pieces = list(template.head(None))
+def _conversation(template: ChatTemplate, turns: Sequence[str], system: str | None) -> Document:
+    pieces = list(template.head(system))
     for i, text in enumerate(turns):
         role: Literal["user", "assistant"] = "assistant" if i % 2 else "user"
         pieces += template.turn(role, text)
