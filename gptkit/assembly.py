@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from gptkit.checkpoints import safe_load
 from gptkit.checkpoints.checkpoint import Checkpoint, open_checkpoint
 from gptkit.checkpoints.library import find
 from gptkit.checkpoints.tokenizer_files import load_tokenizer
@@ -19,6 +20,8 @@ from gptkit.plugin_host import Registry, registry
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
+
+    from torch import Tensor
 
     from gptkit.decoding.engine import Engine
     from gptkit.decoding.request import Item, Stops
@@ -103,10 +106,12 @@ def load_model(
     if backend == "numpy":
         if device not in ("auto", "cpu") or dtype not in ("auto", "float32"):
             raise ConfigError("--backend numpy computes in float32 on the CPU alone")
-        forward, device, dtype = _numpy(source), "cpu", "float32"
+        device, dtype = "cpu", "float32"
     else:
         backend = "torch"
-        forward, device, dtype = _torch(source, device, dtype)
+        device, dtype = _place(source, device, dtype)
+    tensors = source.load()
+    forward = _forward(backend, source, tensors, device, dtype)
     return Model(
         name=source.path.name,
         path=source.path,
@@ -120,7 +125,7 @@ def load_model(
         backend=backend,
         device=device,
         dtype=dtype,
-        notes=(*notes, *source.notes()),
+        notes=(*notes, *source.notes, *safe_load.non_finite(tensors)),
     )
 
 
@@ -152,10 +157,9 @@ def _check_vocabulary(source: Checkpoint, tokenizer: Tokenizer) -> tuple[str, ..
     return ()
 
 
-def _torch(source: Checkpoint, device: str, dtype: str) -> tuple[Forward, str, str]:
+def _place(source: Checkpoint, device: str, dtype: str) -> tuple[str, str]:
+    """Return device and dtype, `auto` resolved; raise ConfigError where there is no such device."""
     import torch
-
-    from gptkit.model.gpt import GPT
 
     available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
     if device == "auto":
@@ -165,22 +169,28 @@ def _torch(source: Checkpoint, device: str, dtype: str) -> tuple[Forward, str, s
     if dtype == "auto":
         stored = source.dtypes[0] if len(source.dtypes) == 1 else "float32"
         dtype = "float32" if device == "cpu" else stored
+    return device, dtype
+
+
+def _forward(
+    backend: str, source: Checkpoint, tensors: Mapping[str, Tensor], device: str, dtype: str
+) -> Forward:
+    import torch
+
+    if backend == "numpy":
+        from gptkit.model.reference import ReferenceGPT
+
+        weights = {name: tensor.float().numpy() for name, tensor in tensors.items()}
+        return ReferenceGPT(source.config, weights)
+    from gptkit.model.gpt import GPT
+
     try:
-        tensors = source.load()
-        model = GPT.from_tensors(source.config, tensors, dtype=getattr(torch, dtype), device=device)
+        return GPT.from_tensors(source.config, tensors, dtype=getattr(torch, dtype), device=device)
     except torch.OutOfMemoryError as error:
         raise ResourceError(
             f"{source.path.name} does not fit on {device}",
             hint="--device cpu, or a smaller --dtype",
         ) from error
-    return model, device, dtype
-
-
-def _numpy(source: Checkpoint) -> Forward:
-    from gptkit.model.reference import ReferenceGPT
-
-    weights = {name: tensor.float().numpy() for name, tensor in source.load().items()}
-    return ReferenceGPT(source.config, weights)
 
 
 def engine(model: Model, *, n_slots: int = 1) -> Engine:

@@ -8,6 +8,10 @@ from pathlib import Path
 
 import pytest
 
+# Tests run side by side; threads that spin for each other's work would only slow them down.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("MKL_NUM_THREADS", "1")
+
 
 @pytest.fixture(autouse=True)
 def clean_home(tmp_path_factory, monkeypatch):
