@@ -41,7 +41,7 @@ docs: $(STAMP)
 	$(BIN)/mkdocs build --strict
 
 $(VENV)/.bench: $(STAMP)
-	@echo "installing the peers (llama-cpp-python builds for some minutes) ..."
+	@echo "installing the peers ..."
 	@$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt -e '.[bench]'
 	@touch $@
 

@@ -1,0 +1,35 @@
+"""`make bench`: every figure that the docs quote, measured side by side in one run.
+
+`python -m tests.benchmarks NAME ...` runs some of: agreement, startup, decode, learning.
+"""
+
+from __future__ import annotations
+
+import platform
+import sys
+from datetime import date
+
+import torch
+from rich.console import Console
+
+from tests.benchmarks import agreement, decode, learning, startup
+
+PARTS = {
+    "agreement": agreement.table,
+    "startup": startup.table,
+    "decode": decode.table,
+    "learning": learning.table,
+}
+
+
+def main(names: list[str]) -> None:
+    console = Console(width=100)
+    console.print(
+        f"{date.today()}  {platform.machine()}, {torch.get_num_threads()} threads, "
+        f"torch {torch.__version__}, Python {platform.python_version()}"
+    )
+    for name in names or PARTS:
+        console.print(PARTS[name]())
+
+
+main(sys.argv[1:])
