@@ -153,8 +153,8 @@ def _vocab_and_merges(path: Path, data: Mapping[str, Any], merges_path: Path) ->
     vocab = whole_numbers(str(path), data)
     merges: list[tuple[str, list[str]]] = []
     for number, line in enumerate(read_text(merges_path).split("\n"), start=1):
-        if line and not (number == 1 and line.startswith("#version")):
-            merges.append((f"{merges_path}:{number}", line.split(" ")))
+        if line.strip() and not (number == 1 and line.startswith("#version")):
+            merges.append((f"{merges_path}:{number}", line.rstrip("\r").split(" ")))
     return _checked(path, *_from_merges(path, vocab, merges, GPT2, {}))
 
 

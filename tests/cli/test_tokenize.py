@@ -14,6 +14,7 @@ import pytest
 
 from gptkit.cli import main
 from gptkit_plugins.tokenizers import BPE, Char
+from tests.checkpoints import makers
 
 FIXTURES = Path(__file__).parents[1] / "fixtures"
 
@@ -144,6 +145,13 @@ def test_two_tokenizers_are_one_too_many(say, bpe):
 def test_a_model_without_tokenizer_files(say, data):
     code, _, err = say("hello", "-m", data / "checkpoints" / "gpt-nano-sort" / "hf")
     assert code == 3 and "has no tokenizer files" in err
+
+
+def test_a_model_brings_its_own_tokenizer(say, tmp_path):
+    makers.save(tmp_path / "tiny", tokenizer=Char.train(["abcdefghijklmnopq"]))
+    code, out, _ = say("cab", "-m", tmp_path / "tiny", "--json")
+    assert (code, json.loads(out)["ids"]) == (0, [2, 0, 1])
+    assert json.loads(out)["tokenizer"] == "char"
 
 
 def run(*argv, **kwargs):

@@ -243,6 +243,13 @@ def test_bad_merges(tmp_path, vocab, merges, said):
     assert said in str(caught.value)
 
 
+def test_merges_with_the_line_ends_of_windows(tmp_path):
+    write_pair(tmp_path, ["ab"], ["a b"])
+    file = tmp_path / "merges.txt"
+    file.write_bytes(file.read_bytes().replace(b"\n", b"\r\n"))
+    assert BPE.load(tmp_path).encode_ordinary("ab") == [256]
+
+
 def test_control_tokens_of_a_vocabulary_are_those_that_no_merge_makes(tmp_path):
     write_pair(tmp_path, ["ab", "<pad>", "[SEP]"], ["a b"])
     assert BPE.load(tmp_path).special == {"<pad>": 257, "[SEP]": 258}
