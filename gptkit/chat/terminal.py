@@ -1,7 +1,7 @@
 """A chat in a terminal: prompt_toolkit reads the line, rich shows what is no answer.
 
 Whatever is no literal of this file passes through text/safe.py. The terminal is in one of two
-states: prompt_toolkit has it, or an answer is being written and typed keys wait unseen.
+states until the user leaves: prompt_toolkit has it, or typed keys wait unseen for the next prompt.
 """
 
 from __future__ import annotations
@@ -17,7 +17,9 @@ from prompt_toolkit.completion import Completer, Completion
 from prompt_toolkit.filters import Condition
 from prompt_toolkit.history import History
 from prompt_toolkit.key_binding import KeyBindings
+from prompt_toolkit.output.plain_text import PlainTextOutput
 from prompt_toolkit.styles import Style
+from prompt_toolkit.utils import is_dumb_terminal
 from rich.console import Console
 from rich.table import Table as Grid
 from rich.text import Text
@@ -63,11 +65,13 @@ class Terminal:
             bottom_toolbar=self._status,
             style=STYLE,
             enable_suspend=True,
+            # Otherwise even a terminal that knows no escape sequences is told to show its cursor.
+            output=PlainTextOutput(sys.stdout) if is_dumb_terminal() else None,
         )
 
     def run(self) -> None:
         """Read, answer, and start over."""
-        with self._sigint_stops_the_answer():
+        with _keys_wait(), self._sigint_stops_the_answer():
             self._greet()
             leaving = False
             while not self._left:
@@ -95,8 +99,7 @@ class Terminal:
     def _answer(self, line: str) -> None:
         self._answering = True
         try:
-            with _keys_wait():
-                self._show(self.session.handle(line))
+            self._show(self.session.handle(line))
         finally:
             self._answering = False
 
@@ -234,7 +237,10 @@ def _keys() -> KeyBindings:
 
 @contextlib.contextmanager
 def _keys_wait() -> Iterator[None]:
-    """Keep what is typed meanwhile for the next prompt, and out of the answer on the screen."""
+    """Keep what is typed outside a prompt for the next one, and out of the answer on the screen.
+
+    prompt_toolkit sets what it needs over this for each prompt, and then returns to it.
+    """
     try:
         import termios
     except ImportError:  # not on this system: then what is typed is shown at once
@@ -244,6 +250,7 @@ def _keys_wait() -> Iterator[None]:
     before = termios.tcgetattr(fd)
     quiet = list(before)
     quiet[3] &= ~(termios.ECHO | termios.ICANON)
+    quiet[3] |= termios.NOFLSH  # or Ctrl-C would throw away what was typed
     termios.tcsetattr(fd, termios.TCSADRAIN, quiet)
     try:
         yield

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import sys
 import threading
 from pathlib import Path
@@ -122,17 +123,28 @@ def _job_name(name: str | None, default: str) -> str:
 
 @contextlib.contextmanager
 def _loading(name: str) -> Iterator[None]:
-    """Say on a terminal what is being waited for, when it takes long enough to be noticed."""
+    """Say on a terminal what is being waited for, while it is, if that can be noticed."""
+    from gptkit.text.safe import safe
+
     if not sys.stderr.isatty():
         yield
         return
-    timer = threading.Timer(PATIENCE_S, options.say, [f"loading {name} ..."])
+    erase = "\n" if os.environ.get("TERM") == "dumb" else "\r\x1b[2K"
+    said = threading.Event()
+
+    def say() -> None:
+        said.set()
+        print(f"loading {safe(name)} ...", end="", file=sys.stderr, flush=True)
+
+    timer = threading.Timer(PATIENCE_S, say)
     timer.start()
     try:
         yield
     finally:
         timer.cancel()
         timer.join()
+        if said.is_set():
+            print(end=erase, file=sys.stderr, flush=True)
 
 
 def _pipe(session: Session, raw_output: bool) -> None:

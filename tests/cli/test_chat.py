@@ -1,0 +1,317 @@
+"""`gptkit chat` in a real pseudo-terminal, and in a pipe."""
+
+import json
+import re
+import stat
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from gptkit.checkpoints.save import save_checkpoint
+from gptkit.model.config import GPTConfig
+from gptkit.model.gpt import GPT
+from tests.cli.screen import Terminal, environment
+from tests.cli.scripted_plugin import END, Bytes
+
+HERE = Path(__file__).parent
+GPTKIT = [sys.executable, "-m", "gptkit"]
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    """Return a tiny checkpoint with random weights and the tokenizer of bytes."""
+    folder = tmp_path_factory.mktemp("models") / "tiny"
+    config = GPTConfig(vocab_size=260, block_size=512, n_layer=1, n_head=1, n_embd=8)
+    save_checkpoint(
+        folder,
+        config=config,
+        tensors=GPT(config).init_weights(1).state_dict(),
+        tokenizer=Bytes(),
+        bos_id=END,
+        eos_ids=(END,),
+        chat_template="chat",
+    )
+    return folder
+
+
+@pytest.fixture
+def env(tmp_path, monkeypatch):
+    """Return a function: the environment in which the model says these answers."""
+
+    def make(*answers, **more):
+        script = tmp_path / f"script{len(list(tmp_path.glob('script*')))}.json"
+        script.write_text(
+            json.dumps([a if isinstance(a, str) else a.decode("latin-1") for a in answers])
+        )
+        plugin = str(HERE / "scripted_plugin.py")
+        return environment(SCRIPT=str(script), GPTKIT_PLUGINS=plugin, **more)
+
+    return make
+
+
+@pytest.fixture
+def start(model, env):
+    """Return a function that starts a chat in a terminal; all are ended with the test."""
+    started = []
+
+    def begin(*answers, args=(), delay_s=0.0, env_more=None, prompt=True, **size):
+        command = [*GPTKIT, "chat", "-m", str(model), "-s", f"scripted={delay_s}", *args]
+        terminal = Terminal(command, env=env(*answers, **(env_more or {})), **size)
+        started.append(terminal)
+        if prompt:
+            terminal.wait_for_prompt()
+        return terminal
+
+    yield begin
+    for terminal in started:
+        terminal.close()
+
+
+def test_a_talk(start):
+    """Prompt, answer, markup, commands, several lines, status, Ctrl-D."""
+    chat = start("Hello there!", "A second\nanswer.", "[bold]x[/bold] [/foo] :smile:", "ok")
+    assert "/help lists the commands" in chat.text()
+    chat.type("hi\r")
+    chat.wait("Hello there!\n\n>")
+    chat.wait_for_prompt()
+    assert "> hi\nHello there!\n" in chat.text()
+    chat.wait("context 17 of 512, 495 left", "reused")
+
+    chat.type("one\x1b\rtwo\r")  # Alt-Enter begins a line
+    chat.wait("> one\n  two\nA second\nanswer.")
+    chat.wait_for_prompt()
+
+    chat.type("[bold] [/foo] [/] [link=x] :smile:\r")
+    said = chat.wait("[bold]x[/bold] [/foo] :smile:")
+    assert "> [bold] [/foo] [/] [link=x] :smile:\n" in said
+    chat.wait_for_prompt()
+
+    chat.type("/set top_p 7\r")
+    chat.wait("error: top_p: 7 is above 1")
+    chat.wait_for_prompt()
+    chat.type("/rest\r")
+    chat.wait("hint: did you mean '/reset'?")
+    chat.wait_for_prompt()
+    chat.type("/show\r")
+    chat.wait("scripted=0.0", "command line", "chat")
+    chat.wait_for_prompt()
+
+    chat.type("\x1b[200~pasted line\nand another\x1b[201~")  # bracketed paste
+    chat.wait("> pasted line\n  and another")
+    chat.type("\r")
+    chat.wait("  and another\nok")
+    chat.wait_for_prompt()
+
+    chat.type("\x04")
+    assert chat.wait_for_exit() == 0
+
+
+def test_ctrl_c_stops_the_answer_and_keeps_what_was_said(start):
+    chat = start("abcdefghij" * 30, "the next", delay_s=0.05)
+    chat.type("go\r")
+    chat.wait("abcde")
+    chat.type("typed meanwhile")
+    pressed = time.monotonic()
+    chat.type("\x03")
+    chat.wait("[stopped]", timeout_s=5)
+    # 200 ms is what a user may wait; the rest is for a machine that is busy with other tests.
+    assert time.monotonic() - pressed < 1.0
+    chat.wait("> typed meanwhile")
+    assert "abcde" in chat.text()
+    assert "^C" not in chat.text()
+    chat.type("\r")
+    chat.wait("the next\n\n>")  # what was said is in the context, or this were the first answer
+    chat.wait_for_prompt()
+
+    # At a prompt: the first empties the line, of the others two in a row leave.
+    chat.type("some words\x03")
+    chat.wait_for_prompt()
+    chat.type("\x03")
+    chat.wait("Ctrl-C again leaves")
+    chat.wait_for_prompt()
+    chat.type("/system\r")
+    chat.wait("system: off")
+    chat.wait_for_prompt()
+    chat.type("\x03")
+    time.sleep(0.2)
+    chat.wait_for_prompt()
+    chat.type("\x03")
+    assert chat.wait_for_exit() == 0
+
+
+def test_input_history_is_private_and_there_in_the_next_start(start, tmp_path):
+    home = tmp_path / "home"
+    more = {"GPTKIT_HOME": str(home)}
+    chat = start("one", env_more=more)
+    chat.type("first words\r")
+    chat.wait_for_prompt()
+    chat.type("second\x1b\rlines ä\r")
+    chat.wait_for_prompt()
+    chat.type("/exit\r")
+    assert chat.wait_for_exit() == 0
+    assert stat.S_IMODE((home / "chat_history").stat().st_mode) == 0o600
+
+    chat = start("one", env_more=more)
+    chat.type("\x1b[A")
+    chat.wait("> /exit")
+    chat.type("\x1b[A")
+    chat.wait("> second\n  lines ä")
+    chat.type("\x1b[A\x1b[A")  # over its first line
+    chat.wait("> first words")
+
+
+HOSTILE = [
+    b"\x1b]52;c;ZXZpbA==\x07",
+    b"\x1b]8;;file:///etc/passwd\x1b\\link\x1b]8;;\x1b\\",
+    b"\x1b[2J\x1b[H\x1b[31mred",
+    b"fine\rFINE\x08\x08",
+    b"\x07" * 20,
+    "\x9b2J\x9d0;title\x9c".encode(),
+    b"\x9b2J",
+    b"\x1bc\x1bP1$r\x1b\\\x00\x0e\x7f",
+    "\u202eevil\u2066".encode(),
+    bytes(range(256)),
+]
+
+
+def test_no_byte_of_the_model_steers_the_terminal(start):
+    """The terminal gets what it gets for an answer of plain letters, the answer itself apart."""
+    chat = start(*HOSTILE)
+    plain = start("x")
+    for terminal in (chat, plain):
+        for i in range(len(HOSTILE)):
+            terminal.type(f"message {i}\r")
+            terminal.wait(f"> message {i}")
+            terminal.wait_for_prompt()
+    said = chat.text()
+    assert "␛]52;c;ZXZpbA==␇" in said
+    assert "␛[2J␛[H␛[31mred" in said
+    assert "fine␍FINE␈␈" in said
+    assert r"\x9b2J\x9d0;title\x9c" in said
+    assert r"\u202eevil\u2066" in said
+    ours = {byte for byte in plain.raw if byte < 0x20 or byte == 0x7F}
+    assert {byte for byte in chat.raw if byte < 0x20 or byte == 0x7F} <= ours | {ord("\t")}
+    for bad in (b"\x1b]52", b"\x1b]8", b"\x1bc", b"\x1bP", b"\x07", b"\x00", b"\x7f"):
+        assert bad not in chat.raw
+    text = chat.raw.decode()  # what reached the terminal is UTF-8 as a whole
+    assert not [c for c in text if 0x80 <= ord(c) < 0xA0 or c in "\u202e\u2066"]
+
+
+def test_raw_output_is_for_those_who_ask_and_ctrl_d_waits_for_the_answer(start):
+    chat = start("\x1b[31mred and more", args=["--raw-output"], delay_s=0.05)
+    chat.type("hi\r")
+    chat.wait("red")
+    chat.type("\x04")
+    assert chat.wait_for_exit() == 0
+    assert "red and more" in chat.text()
+    assert b"\x1b[31mred" in chat.raw
+
+
+def test_a_dumb_terminal_gets_lines_alone(start):
+    chat = start("Hello!", env_more={"TERM": "dumb"}, prompt=False)
+    chat.wait("/help lists the commands.", ">")
+    chat.type("hi\r")
+    chat.wait("hi\nHello!\n\n>")
+    chat.type("/set top_p 7\r")
+    chat.wait("error: top_p: 7 is above 1")
+    chat.type("\x04")
+    assert chat.wait_for_exit() == 0
+    assert b"\x1b" not in chat.raw
+
+
+def test_a_narrow_window_without_colours(start):
+    long = "Hello there, this is longer than the window."
+    chat = start(long, env_more={"NO_COLOR": "1"}, columns=30, rows=10)
+    chat.type("/set\r")
+    chat.wait_for_prompt()
+    chat.type("hi\r")
+    chat.wait("Hello there, this is longer th\nan the window.")
+    chat.wait_for_prompt()
+    chat.type("/set top_p 7\r")
+    chat.wait("error: top_p: 7 is above 1")
+    chat.wait_for_prompt()
+    assert not re.search(rb"\x1b\[[0-9;]*(3[0-7]|38;[25]|9[0-7])[0-9;]*m", chat.raw)
+
+
+@pytest.mark.parametrize("when", ["prompt", "answer"])
+def test_the_terminal_is_as_it_was_after_a_signal(start, when):
+    chat = start("abcdefghij" * 30, delay_s=0.05)
+    assert not chat.echoes()
+    if when == "answer":
+        chat.type("go\r")
+        chat.wait("abcde")
+    chat.child.kill(15)
+    status = None
+    deadline = time.monotonic() + 20
+    while time.monotonic() < deadline and chat.child.isalive():
+        chat._read()
+    assert chat.echoes()
+    status = chat.wait_for_exit()
+    assert status == 143
+
+
+def test_completion_shows_commands_and_ranges(start):
+    chat = start("x")
+    chat.type("/s")
+    chat.wait("/set [NAME VALUE]", "/show", "/system")
+    chat.type("et top\t")
+    chat.wait("top_k", "top_p", "at least 0 and at most 1")
+
+
+# In a pipe ------------------------------------------------------------------------------------
+
+
+def piped(model, env, data, *args):
+    return subprocess.run(
+        [*GPTKIT, "chat", "-m", str(model), "-s", "scripted", *args],
+        input=data,
+        env=env,
+        capture_output=True,
+        timeout=120,
+        check=False,
+    )
+
+
+def test_a_pipe_gets_the_answers_and_their_exact_bytes(model, env):
+    hostile = b"a\x1b]52;c;x\x07\r\xc2\x9b[bold] \xf0\x9f\x98\x80"
+    done = piped(model, env(hostile, "two"), b"hi\n\nagain\n")
+    assert done.stdout == hostile + b"\ntwo\n"
+    assert done.returncode == 0
+    assert b"\x1b" not in done.stderr
+
+
+def test_an_option_that_is_wrong_is_refused_before_torch_is_imported(model, env):
+    wrong = [
+        (["-s", "top_p=1.5"], "top_p: 1.5 is above 1"),
+        (["--temperature", "nan"], "--temperature"),
+        (["--seed", "-1"], "--seed"),
+        (["--stop", ""], "--stop must not be empty"),
+        (["--on-overflow", "slide"], "none of drop_oldest, error"),
+        (["--template", "qa"], "no chat template"),
+        (["--template", "caht"], "did you mean 'chat'?"),
+        (["--max-new-tokens", "513"], "513 is above 512"),
+    ]
+    code = (
+        "import json, sys\n"
+        "from gptkit.cli import main\n"
+        "for args in json.loads(sys.argv[2]):\n"
+        "    code = main(['chat', '-m', sys.argv[1], *args])\n"
+        "    print(code, 'torch' in sys.modules, file=sys.stderr)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(model), json.dumps([args for args, _ in wrong])],
+        env=env("x"),
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.stdout == ""
+    assert "Traceback" not in done.stderr
+    said = done.stderr.split("2 False\n")
+    assert len(said) == len(wrong) + 1
+    for (args, words), got in zip(wrong, said, strict=False):
+        assert words in got, args
