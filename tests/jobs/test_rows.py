@@ -188,6 +188,22 @@ def test_a_full_disk_says_how_far_it_came(tmp_path, monkeypatch):
     assert os.listdir(tmp_path) == []
 
 
+def test_a_write_that_is_cut_short_leaves_nothing(tmp_path):
+    resource = pytest.importorskip("resource")
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, limits[1]))
+        with (
+            pytest.raises(ResourceError, match="File too large, after .* rows"),
+            RowWriter(tmp_path / "out.jsonl") as out,
+        ):
+            for _ in range(1000):
+                out.write({"text": "x" * 100})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert os.listdir(tmp_path) == []
+
+
 def test_a_link_stays_a_link(tmp_path):
     (tmp_path / "real").mkdir()
     link = tmp_path / "out.jsonl"
