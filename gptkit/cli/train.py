@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import signal
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -53,7 +54,8 @@ def train(
     from gptkit.training.loop import train as run
     from gptkit.training.plan import prepare
 
-    options.note("reading the corpus ...")
+    if sys.stderr.isatty():
+        options.note("reading the corpus ...")
     plan = prepare(read, registry, resume=resume)
     stopped: list[int] = []
     sample = _speaker(plan, chain, registry)

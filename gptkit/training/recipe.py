@@ -194,7 +194,7 @@ class Recipe:
             found = _matches(place, pattern)
             if found:
                 return found
-        looked = " and ".join(str(place) for place in places)
+        looked = " and ".join(str(place.absolute()) for place in places)
         unset = "" if len(places) > 1 else "; it is not set"
         raise ConfigError(
             f"{self.document.name}: no file '{pattern}': looked in {looked}",
@@ -230,6 +230,8 @@ def read_recipe(
         document = document.set(assignment)
     settings = document.build(RecipeSettings)
     folder = output or Path(settings.output.folder or f"out/{path.stem}")
+    if folder.name in ("", ".."):  # the checkpoint is written beside, under the folder's name
+        folder = folder.resolve()
     recipe = Recipe(path.stem, path.parent, document, settings, folder)
     recipe.model_config(vocab_size=1)  # the vocabulary comes later, mistakes are told now
     return recipe
