@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from gptkit.checkpoints import safe_load
 from gptkit.checkpoints.checkpoint import Checkpoint, open_checkpoint
 from gptkit.checkpoints.library import find
-from gptkit.checkpoints.tokenizer_files import load_tokenizer
+from gptkit.checkpoints.tokenizer_files import load_tokenizer, own_tokenizer
 from gptkit.decoding.request import add_stop, parse_stage
 from gptkit.errors import CheckpointError, ConfigError, ResourceError
 from gptkit.plugin_host import Registry, registry
@@ -101,7 +101,7 @@ def load_model(
     _check_choice("--backend", backend, BACKENDS)
     _check_choice("--device", device, DEVICES)
     _check_choice("--dtype", dtype, DTYPES)
-    loaded = _tokenizer(source, registry, tokenizer)
+    loaded = load_tokenizer(tokenizer, registry) if tokenizer else own_tokenizer(source, registry)
     notes = _check_vocabulary(source, loaded)
     if backend == "numpy":
         if device not in ("auto", "cpu") or dtype not in ("auto", "float32"):
@@ -132,17 +132,6 @@ def load_model(
 def _check_choice(option: str, value: str, known: tuple[str, ...]) -> None:
     if value not in known:
         raise ConfigError(f"{option}: '{value}' is none of {', '.join(known)}")
-
-
-def _tokenizer(source: Checkpoint, registry: Registry, spec: str | None) -> Tokenizer:
-    if spec is not None:
-        return load_tokenizer(spec, registry)
-    if source.tokenizer_name is None:
-        raise CheckpointError(
-            f"{source.path} has no tokenizer files", hint="name one: --tokenizer NAME:PATH"
-        )
-    kind: type[Tokenizer] = registry.find("tokenizer", source.tokenizer_name).value
-    return kind.load(source.tokenizer_path)
 
 
 def _check_vocabulary(source: Checkpoint, tokenizer: Tokenizer) -> tuple[str, ...]:

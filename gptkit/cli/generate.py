@@ -11,13 +11,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from gptkit.cli import options
-from gptkit.errors import ConfigError, GptkitError
+from gptkit.cli.text_argument import bounded_text, read_text
+from gptkit.errors import ConfigError
 
 if TYPE_CHECKING:
     from gptkit.assembly import Model
     from gptkit.decoding.request import Event, Request
-
-MAX_PROMPT_BYTES = 8_000_000
 
 
 def generate(
@@ -94,26 +93,15 @@ def generate(
 
 
 def _prompt_text(prompt: str, file: Path | None) -> str:
-    if file is not None and prompt:
+    if file is None:
+        return read_text(prompt, "prompt")
+    if prompt:
         raise ConfigError("--prompt-file: a prompt is given as well", hint="give one of them")
-    if file is not None:
-        try:
-            data = file.read_bytes()
-        except OSError as error:
-            raise ConfigError(f"--prompt-file: {file}: {error.strerror}") from error
-    elif prompt == "-":
-        data = sys.stdin.buffer.read(MAX_PROMPT_BYTES + 1)
-    else:
-        data = prompt.encode("utf-8", "surrogateescape")
-    if len(data) > MAX_PROMPT_BYTES:
-        raise ConfigError(
-            f"the prompt is over {MAX_PROMPT_BYTES // 10**6} MB, which is the limit",
-            hint="a model reads a context's worth of it at most",
-        )
-    text = data.decode("utf-8", "replace")
-    if "\ufffd" in text and b"\xef\xbf\xbd" not in data:
-        options.note(f"{text.count(chr(0xFFFD))} invalid bytes of the prompt were replaced")
-    return text
+    try:
+        with file.open("rb") as opened:
+            return bounded_text(opened, "prompt")
+    except OSError as error:
+        raise ConfigError(f"--prompt-file: {file}: {error.strerror}") from error
 
 
 def _events(model: Model, request: Request) -> Any:

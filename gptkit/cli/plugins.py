@@ -32,7 +32,9 @@ def list_(as_json: Json = False) -> None:
 
     from gptkit.text.safe import safe
 
-    table = Table("kind", "name", "summary", "parameters", "from", box=None, pad_edge=False)
+    table = Table(box=None, pad_edge=False)
+    for heading in ("kind", "name", "summary", "parameters", "from"):
+        table.add_column(heading, no_wrap=heading != "summary")
     for offer in sorted(found.offers(), key=lambda o: (o.kind, _place(o), o.name)):
         row = (offer.kind, offer.name, offer.summary, _brief(offer), offer.source.owner)
         table.add_row(*(Text(safe(cell)) for cell in row))

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import io
 import sys
+from typing import TYPE_CHECKING
 
 from gptkit.cli.options import note
 from gptkit.errors import ConfigError
+
+if TYPE_CHECKING:
+    from typing import BinaryIO
 
 MAX_BYTES = 8_000_000
 
@@ -13,9 +18,14 @@ MAX_BYTES = 8_000_000
 def read_text(text: str, what: str) -> str:
     """Return the argument, or stdin where it is `-`; `what` names it in messages."""
     if text == "-":
-        data = sys.stdin.buffer.read(MAX_BYTES + 1)
-    else:
-        data = text.encode("utf-8", "surrogateescape")  # bytes that the shell gave as they were
+        return bounded_text(sys.stdin.buffer, what)
+    # Bytes that the shell gave as they were:
+    return bounded_text(io.BytesIO(text.encode("utf-8", "surrogateescape")), what)
+
+
+def bounded_text(file: BinaryIO, what: str) -> str:
+    """Return all of a file as text; raise ConfigError where there is too much of it."""
+    data = file.read(MAX_BYTES + 1)
     if len(data) > MAX_BYTES:
         raise ConfigError(
             f"the {what} is over {MAX_BYTES // 10**6} MB, which is the limit",

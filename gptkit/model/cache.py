@@ -41,7 +41,10 @@ class KVCache:
     def view(self, spans: Sequence[Span]) -> View:
         """Return how one step writes and reads: made once, used by every layer."""
         device = self.k.device
-        positions, slots, rows, reads = [], [], [], []
+        positions: list[int] = []
+        slots: list[int] = []
+        rows: list[int] = []
+        reads: list[tuple[int, Span, Tensor | None]] = []
         first = 0
         for span in spans:
             here = range(span.start, span.start + span.n)
