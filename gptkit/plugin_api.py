@@ -129,7 +129,7 @@ class Param:
             return self._check_items(where, value)
         if self.kind is float and type(value) is int:
             value = float(value)
-        if type(value) is not self.kind:
+        if not self._is(value, self.kind):
             shown = f"text {value!r}" if isinstance(value, str) else repr(value)
             raise ConfigError(f"{where}: {shown} is not {self._kind_text}", hint=self._range_hint)
         if self.kind is float and not math.isfinite(value):
@@ -155,13 +155,17 @@ class Param:
     def _check_items(self, where: str, value: Any) -> tuple[Any, ...]:
         values = value if isinstance(value, (list, tuple)) else [value]
         for item in values:
-            if type(item) is not self.items:
+            if not self._is(item, self.items):
                 raise ConfigError(f"{where}: {item!r} is not {_KIND_TEXT[self.items]}")
             if item == "":
                 raise ConfigError(f"{where} must not be empty", hint="leave it out to have none")
             if self.items is int and item < 0:
                 raise ConfigError(f"{where}: {item} is below 0")
         return tuple(values)
+
+    @staticmethod
+    def _is(value: Any, kind: type | None) -> bool:
+        return type(value) is kind  # exactly: True is no number here
 
     @property
     def _kind_text(self) -> str:

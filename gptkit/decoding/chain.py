@@ -147,7 +147,7 @@ class ChainRunner:
         if all(off):
             return logits
         sampler, p = self.samplers[i], self._gather(i, sequences, rows.device)
-        out = self._guarded(i, lambda: sampler.apply(logits, p, rows))
+        out: Tensor = self._guarded(i, lambda: sampler.apply(logits, p, rows))
         self._check(i, out, logits)
         best = out.amax(-1, keepdim=True)
         if any(off):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from gptkit.plugin_api import Params, Phase, Rows, Sampler
+from gptkit.plugin_api import Params, Rows, Sampler
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -14,7 +14,7 @@ class Greedy(Sampler):
     """Take the most likely token; of equals the lowest id."""
 
     name = "greedy"
-    phase: Phase = "pick"
+    phase = "pick"
 
     def apply(self, logits: Tensor, p: Params, rows: Rows) -> Tensor:
         """Return token ids [R] of the maxima."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from gptkit.plugin_api import Params, Phase, Rows, Sampler
+from gptkit.plugin_api import Params, Rows, Sampler
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -14,7 +14,7 @@ class Sample(Sampler):
     """Draw from what the chain left, by the Gumbel-max trick over keyed noise (Gumbel 1954)."""
 
     name = "sample"
-    phase: Phase = "pick"
+    phase = "pick"
 
     def apply(self, logits: Tensor, p: Params, rows: Rows) -> Tensor:
         """Return token ids [R], distributed as softmax(logits [R, V])."""

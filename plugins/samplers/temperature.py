@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from gptkit.plugin_api import Params, Phase, Rows, Sampler, param
+from gptkit.plugin_api import Params, Rows, Sampler, param
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -18,7 +18,7 @@ class Temperature(Sampler):
     """Divide the logits by t; 0 keeps only the best token (Ackley, Hinton and Sejnowski 1985)."""
 
     name = "temperature"
-    phase: Phase = "scale"
+    phase = "scale"
     rank = 50
     t = param(1.0, ge=0, le=100, off=1.0, help="below 1 sharper, above 1 flatter, 0 is greedy")
 
@@ -29,5 +29,5 @@ class Temperature(Sampler):
             return scaled
         best = logits.argmax(-1, keepdim=True)  # the lowest id among equals
         value = logits.gather(-1, best)
-        only = logits.new_full(logits.shape, float("-inf")).scatter(-1, best, value)
+        only: Tensor = logits.new_full(logits.shape, float("-inf")).scatter(-1, best, value)
         return only.where(p.t == 0, scaled)
