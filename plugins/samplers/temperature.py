@@ -24,10 +24,10 @@ class Temperature(Sampler):
 
     def apply(self, logits: Tensor, p: Params, rows: Rows) -> Tensor:
         """Return logits / t [R, V]."""
-        scaled = logits / p.t.clamp_min(COLDEST)
+        scaled: Tensor = logits / p.t.clamp_min(COLDEST)
         if not bool((p.t == 0).any()):
             return scaled
         best = logits.argmax(-1, keepdim=True)  # the lowest id among equals
         value = logits.gather(-1, best)
-        only: Tensor = logits.new_full(logits.shape, float("-inf")).scatter(-1, best, value)
+        only = logits.new_full(logits.shape, float("-inf")).scatter(-1, best, value)
         return only.where(p.t == 0, scaled)
