@@ -47,7 +47,7 @@ class Pipe:
                 case Answered():
                     self.out.write("\n")
                     if event.mark:
-                        self.say(f"note: answer {event.mark}")
+                        self.say(f"note: {event.mark}")
                 case Table():
                     self.out.writelines(self.shown(line) + "\n" for line in columns(event))
                 case Note():

@@ -185,10 +185,10 @@ class Session:
             if answer.reason is None:  # whoever listened has gone
                 answer.take(self.engine.cancel(id))
             self._keep(answer)
-        if answer.error is not None:
-            yield Failed(answer.error)
         if self.last is not None and self.last.turn is self.conversation.cursor:
             yield self.last
+        if answer.error is not None:
+            yield Failed(answer.error)
 
     def _keep(self, answer: _Answer) -> None:
         text, reason = "".join(answer.pieces), answer.reason or CANCELLED

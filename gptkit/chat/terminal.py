@@ -55,8 +55,9 @@ class Terminal:
         self._answering = False
         self._at_line_start = True
         self._left = False
+        self._later: list[str] = []  # notes of a time when the screen is not ours
         self._prompt: PromptSession[str] = PromptSession(
-            history=_History(InputHistory(history, self._note)),
+            history=_History(InputHistory(history, self._later.append)),
             completer=CommandCompleter(session),
             complete_while_typing=Condition(lambda: get_app().current_buffer.text[:1] == "/"),
             multiline=True,
@@ -88,6 +89,8 @@ class Terminal:
                     leaving = empty
                     continue
                 leaving = False
+                while self._later:
+                    self._note(self._later.pop(0))
                 self._answer(line)
 
     def _greet(self) -> None:

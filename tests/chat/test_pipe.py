@@ -33,7 +33,7 @@ def test_the_bytes_of_an_answer_are_exact_in_a_pipe_and_safe_on_a_terminal():
 def test_commands_work_and_exit_ends():
     code, out, said = piped(session(["hello"]), b"/set max_new_tokens 2\nhi\n/exit\nhi\n")
     assert (code, out) == (0, "he\n")
-    assert said == ["note: max_new_tokens=2", "note: answer cut at 2 tokens"]
+    assert said == ["note: max_new_tokens=2", "note: cut at 2 tokens"]
     assert "/reset" in piped(session(), b"/help\n")[1]
 
 
