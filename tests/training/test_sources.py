@@ -49,6 +49,25 @@ def test_a_conversation_has_the_turns_of_the_template_and_control_tokens(made):
     assert [s.text for s in found[0] if s.control] == ["<|user|>", "<|assistant|>", "<|end|>"]
 
 
+def test_conversations_may_follow_one_another_and_have_a_system_turn(made):
+    found = made(
+        "c.yaml",
+        "conversations: [[a, b], [c, d]]",
+        conversations="c.yaml",
+        template="chat",
+        expand=100,
+        join=[1, 2],
+        system=["Be kind."],
+    )
+    one, other = "<|user|>a<|assistant|>b<|end|>", "<|user|>c<|assistant|>d<|end|>"
+    said = [one, other, *(first + second for first in (one, other) for second in (one, other))]
+    told = {shown(document) for document in found}
+    assert told == {start + text for start in ("", "<|system|>Be kind.") for text in said}
+    opened = sum(shown(document).startswith("<|system|>") for document in found)
+    assert 30 <= opened <= 70  # a quarter of 200
+    assert all(shown(document).count(one) for document in found[:100])  # its own is there
+
+
 def test_without_expand_the_text_is_as_it_stands(made):
     (found,) = made("c.yaml", CHAT, conversations="c.yaml", template="chat")
     assert "{Hi|Hello}, $pet!" in shown(found)
