@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 
     from gptkit.assembly import Model
     from gptkit.chat.settings import ChatSettings, ChosenTemplate
-    from gptkit.plugin_api import ChatTemplate
 
 MAX_MESSAGE_BYTES = 8_000_000
 
@@ -64,7 +63,7 @@ class Session:
         self.model_name = model_name or model.name
         self.last: Answered | None = None
         self._check_template()
-        self._blank = _blank_before_answer(chosen.template)
+        self._blank = prompting.blank_before_output(chosen.template)
         self._stop = False
         self.reset()
 
@@ -237,14 +236,3 @@ def _clean(line: str) -> tuple[str, int]:
     """Return the line without its end, and how many code points of it were no characters."""
     text, n_bad = re.subn("[\ud800-\udfff]", "\ufffd", line)
     return text.rstrip(), n_bad
-
-
-def _blank_before_answer(template: ChatTemplate) -> str:
-    """Return the blank between a template's reply and the answer, often one space or none.
-
-    A model that follows the template writes it first; it belongs to the form, not to the answer.
-    """
-    reply = "".join(segment.text for segment in template.reply())
-    turn = "".join(segment.text for segment in template.turn("assistant", "\0"))
-    between = turn.removeprefix(reply).partition("\0")[0]
-    return between if turn.startswith(reply) and between.isspace() else ""

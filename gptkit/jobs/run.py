@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from gptkit.decoding.request import Event
     from gptkit.jobs.preflight import Job
     from gptkit.jobs.rows import Row
-    from gptkit.plugin_api import Template
     from gptkit.text.prompting import Prompt
 
 WINDOW = 8
@@ -97,7 +96,7 @@ class _Runner:
         self.job, self.model, self.out = job, model, out
         block = assembly.with_template_stops(job.stop, job.template, model.tokenizer)
         self.stops = resolve_stops(block, job.registry)
-        self.blank = blank_before_output(job.template)
+        self.blank = prompting.blank_before_output(job.template)
         self.engine = assembly.engine(model, n_slots=job.batch_size)
         self.rows = read_rows(job.inputs)
         self.answers: dict[int, _Answer] = {}
@@ -219,19 +218,3 @@ def fault_of(error: Exception) -> Fault:
         name = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", type(error).__name__).lower()
         return Fault(name, str(error))
     return Fault("plugin_error", f"{type(error).__name__}: {error}")
-
-
-def blank_before_output(template: Template | ChatTemplate) -> str:
-    """Return the blank that a template has between the cut prompt and its output, often one space.
-
-    A model that follows the template writes it first; it belongs to the form, not to the answer.
-    It is found by comparing a whole piece with the cut one that begins it.
-    """
-    if isinstance(template, ChatTemplate):
-        cut, whole = template.reply(), template.turn("assistant", "\0")
-    else:
-        fields = dict.fromkeys(template.inputs, "x")
-        cut, whole = template.item(fields), template.example({**fields, template.output: "\0"})
-    before, text = ("".join(piece.text for piece in pieces) for pieces in (cut, whole))
-    between = text.removeprefix(before).partition("\0")[0]
-    return between if text.startswith(before) and between.isspace() else ""

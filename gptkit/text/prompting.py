@@ -13,11 +13,12 @@ from itertools import groupby
 from typing import TYPE_CHECKING, Literal
 
 from gptkit.errors import ContextOverflow, RequestError
+from gptkit.plugin_api import ChatTemplate
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
-    from gptkit.plugin_api import ChatTemplate, Segment, Template, Tokenizer
+    from gptkit.plugin_api import Segment, Template, Tokenizer
 
 OVERFLOW = ("error", "truncate_left", "truncate_right")
 """What can be done with a prompt that is too long."""
@@ -142,6 +143,22 @@ def fit(ids: list[int], room: int, on_overflow: str, *, context: int, new: int) 
             hint="--on-overflow truncate_left",
         )
     return cut
+
+
+def blank_before_output(template: Template | ChatTemplate) -> str:
+    """Return the blank that a template has between the cut prompt and its output, often one space.
+
+    A model that follows the template writes it first; it belongs to the form, not to the answer.
+    It is found by comparing a whole piece with the cut one that begins it.
+    """
+    if isinstance(template, ChatTemplate):
+        cut, whole = template.reply(), template.turn("assistant", "\0")
+    else:
+        fields = dict.fromkeys(template.inputs, "x")
+        cut, whole = template.item(fields), template.example({**fields, template.output: "\0"})
+    before, text = ("".join(piece.text for piece in pieces) for pieces in (cut, whole))
+    between = text.removeprefix(before).partition("\0")[0]
+    return between if text.startswith(before) and between.isspace() else ""
 
 
 def _truncated(ids: list[int], room: int, on_overflow: str) -> list[int] | None:

@@ -15,8 +15,9 @@ from gptkit.errors import ConfigError, ContextOverflow, NonFiniteLogits, PluginE
 from gptkit.jobs import run as runs
 from gptkit.jobs.fields import BadRow
 from gptkit.jobs.preflight import Given, prepare
-from gptkit.jobs.run import Progress, Started, blank_before_output, fault_of, run
+from gptkit.jobs.run import Progress, Started, fault_of, run
 from gptkit.plugin_host import registry
+from gptkit.text.prompting import blank_before_output
 
 WORDS = "a small boat came home late and nobody on the quay had seen the storm.".split()
 
