@@ -14,7 +14,9 @@ from gptkit.checkpoints.checkpoint import Checkpoint, open_checkpoint
 from gptkit.checkpoints.library import find
 from gptkit.checkpoints.tokenizer_files import load_tokenizer, own_tokenizer
 from gptkit.decoding.request import add_stop, parse_stage
-from gptkit.errors import CheckpointError, ConfigError, ResourceError
+from gptkit.errors import CheckpointError, ConfigError, ResourceError, did_you_mean
+from gptkit.model import memory
+from gptkit.model.config import DTYPE_BYTES
 from gptkit.plugin_host import Registry, registry
 
 if TYPE_CHECKING:
@@ -110,6 +112,9 @@ def load_model(
     else:
         backend = "torch"
         device, dtype = _place(source, device, dtype)
+    if device == "cpu":
+        n_bytes = _copied_bytes(source, dtype) + _cache_bytes(source.config, dtype, 1)
+        memory.check(source.path.name, n_bytes, "try a smaller model, or a smaller --dtype")
     tensors = source.load()
     forward = _forward(backend, source, tensors, device, dtype)
     return Model(
@@ -129,9 +134,22 @@ def load_model(
     )
 
 
+def _copied_bytes(source: Checkpoint, dtype: str) -> int:
+    """Return the bytes of weights that can't stay mapped, for they are stored in another type."""
+    return source.n_elements(stored_not_as=dtype) * DTYPE_BYTES[dtype]
+
+
+def _cache_bytes(config: GPTConfig, dtype: str, n_slots: int) -> int:
+    """Return the bytes of keys and values of `n_slots` sequences that fill the context."""
+    return n_slots * config.block_size * config.kv_bytes_per_token(dtype)
+
+
 def _check_choice(option: str, value: str, known: tuple[str, ...]) -> None:
     if value not in known:
-        raise ConfigError(f"{option}: '{value}' is none of {', '.join(known)}")
+        raise ConfigError(
+            f"{option}: '{value}' is none of {', '.join(known)}",
+            hint=did_you_mean(value, known) or f"without it: {known[0]}",
+        )
 
 
 def _check_vocabulary(source: Checkpoint, tokenizer: Tokenizer) -> tuple[str, ...]:
@@ -185,6 +203,11 @@ def _forward(
 def engine(model: Model, *, n_slots: int = 1) -> Engine:
     """Return an engine over a model, with room for `n_slots` sequences at once."""
     from gptkit.decoding.engine import Engine
+
+    if model.device == "cpu":
+        n_bytes = _cache_bytes(model.config, model.dtype, n_slots)
+        what = f"the cache of {n_slots:,} sequences" if n_slots > 1 else "the cache"
+        memory.check(what, n_bytes, "try a smaller batch, or a smaller --dtype")
 
     return Engine(model.forward, model.tokenizer, model.eos_ids, n_slots=n_slots)
 

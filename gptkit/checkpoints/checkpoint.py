@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -10,11 +11,12 @@ from gptkit.checkpoints import header, safe_load
 from gptkit.errors import CheckpointError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
     from pathlib import Path
 
     from torch import Tensor
 
+    from gptkit.checkpoints.header import TensorInfo
     from gptkit.checkpoints.manifest import Manifest
     from gptkit.checkpoints.safe_load import WeightsFile
     from gptkit.model.config import GPTConfig
@@ -52,11 +54,20 @@ class Checkpoint:
     @property
     def dtypes(self) -> tuple[str, ...]:
         """What the weights are stored in, sorted."""
+        return tuple(sorted({header.DTYPES[info.dtype] for info in self._used()}))
+
+    def n_elements(self, *, stored_not_as: str) -> int:
+        """Count the numbers of all weights that are stored in another dtype than this."""
+        return sum(
+            math.prod(info.shape)
+            for info in self._used()
+            if header.DTYPES[info.dtype] != stored_not_as
+        )
+
+    def _used(self) -> Iterator[TensorInfo]:
         used = set(self.names.values())
-        found = {
-            info.dtype for file in self.files for key, info in file.tensors.items() if key in used
-        }
-        return tuple(sorted(header.DTYPES[dtype] for dtype in found))
+        for file in self.files:
+            yield from (info for key, info in file.tensors.items() if key in used)
 
     def load(self) -> dict[str, Tensor]:
         """Return the tensors by our names, memory-mapped, in the dtype that they are stored in.
