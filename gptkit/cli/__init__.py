@@ -7,6 +7,7 @@ one line and a hint, anything else is a bug.
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import sys
@@ -37,6 +38,8 @@ app.command()(tokenize.tokenize)
 app.add_typer(plugins.app, name="plugins")
 app.add_typer(models.app, name="models")
 
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
 
 def _version(asked: bool) -> None:
     if asked:
@@ -55,16 +58,17 @@ def _top(
 def main(argv: list[str] | None = None) -> int:
     """Run a command line and return its exit code; `argv` is without the program's name."""
     signal.signal(signal.SIGTERM, _terminate)
+    _open_closed_streams()
     for stream in (sys.stdout, sys.stderr):
         stream.reconfigure(errors="replace")  # type: ignore[union-attr]
     try:
-        code = app(args=argv, standalone_mode=False)
+        code = app(args=argv, prog_name="gptkit", standalone_mode=False)
         sys.stdout.flush()
         return code if isinstance(code, int) else 0
     except GptkitError as error:
         return _fail(str(error), error.hint, error.exit_code, error)
     except TyperException as error:
-        return _fail(error.format_message(), "see gptkit --help", 2, error)
+        return _misused(error)
     except (KeyboardInterrupt, typer.Abort):
         say("stopped")
         return 130
@@ -77,10 +81,32 @@ def main(argv: list[str] | None = None) -> int:
     except MemoryError as error:
         return _fail("out of memory", "try a smaller model, batch or --dtype", 6, error)
     except OSError as error:
-        return _fail(f"{error.filename or 'output'}: {error.strerror or error}", None, 6, error)
+        what = f"cannot use {error.filename}" if error.filename else "cannot write output"
+        hint = "free some space there, or write elsewhere" if error.errno in _FULL else None
+        return _fail(f"{what}: {error.strerror or error}", hint, 6, error)
     except Exception as error:  # whatever arrives here is a bug of ours
         text = f"internal error: {type(error).__name__}: {error}"
         return _fail(text, "GPTKIT_DEBUG=1 shows the traceback; please report it", 1, error)
+
+
+def _open_closed_streams() -> None:
+    """Give what the caller closed (`>&-`) the null device, or the next file would be in its place.
+
+    Python has None for such a stream.
+    """
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))
+
+
+def _misused(error: TyperException) -> int:
+    """Say what is wrong with a command line; one that asks for nothing gets the help."""
+    text, context = error.format_message(), getattr(error, "ctx", None)
+    if text.startswith("Usage:"):
+        print(text, file=sys.stderr)
+        return 2
+    command = context.command_path if context is not None else "gptkit"
+    return _fail(text, f"see {command} --help", 2, error)
 
 
 def _fail(text: str, hint: str | None, code: int, error: BaseException) -> int:
