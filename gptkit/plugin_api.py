@@ -91,7 +91,7 @@ class Param:
             ("at most", self.le),
             ("below", self.lt),
         )
-        said = [f"{word} {bound:g}" for word, bound in bounds if bound is not None]
+        said = [f"{word} {_plain(bound)}" for word, bound in bounds if bound is not None]
         return " and ".join(said) or ", ".join(self.choices)
 
     def show(self, value: Any) -> str:
@@ -116,8 +116,10 @@ class Param:
             return self.check(where, float(text))
         except ValueError:
             pass
-        hint = f"use a dot: {text.replace(',', '.')}" if re.fullmatch(r"-?\d*,\d+", text) else None
-        raise ConfigError(f"{where}: {text!r} is not {self._kind_text}", hint=hint)
+        dot = f"use a dot: {text.replace(',', '.')}" if re.fullmatch(r"-?\d*,\d+", text) else None
+        raise ConfigError(
+            f"{where}: {text!r} is not {self._kind_text}", hint=dot or self._range_hint
+        )
 
     def check(self, where: str, value: Any) -> Any:
         """Return the value that a row gets, or raise ConfigError with value and range."""
@@ -127,6 +129,8 @@ class Param:
             return self.off
         if self.items is not None:
             return self._check_items(where, value)
+        if type(value) is int and abs(value) >= 2**63:
+            raise ConfigError(f"{where}: the number is too large", hint=self._range_hint)
         if self.kind is float and type(value) is int:
             value = float(value)
         if not self._is(value, self.kind):
@@ -144,11 +148,11 @@ class Param:
             (self.le is not None and value > self.le, "above", self.le),
             (self.lt is not None and value >= self.lt, "not below", self.lt),
         ):
-            if out:
+            if out and bound is not None:
                 said = "; ".join(x for x in (self.help, self.range_text) if x)
                 raise ConfigError(
-                    f"{where}: {value:g} is {word} {bound:g} ({said})",
-                    hint=f"'{OFF}' switches it off" if self.off is not None else None,
+                    f"{where}: {_plain(value)} is {word} {_plain(bound)} ({said})",
+                    hint=f"'{OFF}' switches it off" if self.off is not None else self._range_hint,
                 )
         return value
 
@@ -179,6 +183,11 @@ class Param:
     @property
     def _range_hint(self) -> str | None:
         return f"it is {self.range_text}" if self.range_text else None
+
+
+def _plain(number: float) -> str:
+    """Write a number as people do: no exponent where it is whole."""
+    return f"{number:,.0f}" if number % 1 == 0 and abs(number) < 1e15 else f"{number:g}"
 
 
 _KIND_TEXT: dict[type | None, str] = {

@@ -73,4 +73,5 @@ def _hint(name: str, path: Path, is_path: bool) -> str:
         if near:
             return near
     names = [known for known, _ in installed()]
-    return did_you_mean(name, names) or f"`-m` takes a path or one of: {', '.join(names)}"
+    either = f"a path or one of: {', '.join(names)}" if names else "the path of a model directory"
+    return did_you_mean(name, names) or f"`-m` takes {either}"

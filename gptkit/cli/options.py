@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from gptkit.errors import ConfigError
+from gptkit.errors import ConfigError, did_you_mean
 
 
 def say(text: str) -> None:
@@ -29,7 +29,10 @@ def note(text: str) -> None:
 def parse_seed(text: str) -> int:
     """Return the seed, a whole number from 0 to 2**63 - 1."""
     if not text.isascii() or not text.isdigit() or int(text) >= 2**63:
-        raise ConfigError(f"--seed must be a whole number in [0, 2^63-1], got {text!r}")
+        raise ConfigError(
+            f"--seed must be a whole number in [0, 2^63-1], got {text!r}",
+            hint="leave it out to have one drawn",
+        )
     return int(text)
 
 
@@ -138,5 +141,8 @@ def stop_block(
 def choice(option: str, value: str, known: tuple[str, ...]) -> str:
     """Return `value` if it is one of `known`, else raise ConfigError naming the option."""
     if value not in known:
-        raise ConfigError(f"{option}: '{value}' is none of {', '.join(known)}")
+        raise ConfigError(
+            f"{option}: '{value}' is none of {', '.join(known)}",
+            hint=did_you_mean(value, known) or f"without it: {known[0]}",
+        )
     return value
