@@ -12,7 +12,7 @@ from gptkit.chat import commands
 from gptkit.chat.conversation import CANCELLED, Conversation, Turn
 from gptkit.chat.events import Answered, Failed, Note, SessionEvent
 from gptkit.decoding.noise import derive
-from gptkit.decoding.request import Event, Request, resolve_stops
+from gptkit.decoding.request import Event, Request, is_greedy, resolve_stops
 from gptkit.errors import GptkitError, RequestError
 from gptkit.text import prompting
 
@@ -91,7 +91,7 @@ class Session:
         chain = " ".join(map(str, self.settings.chain))
         if self.model.recommended and not self.settings.names_chain:
             yield Note(f"sampling as {self.model.name} recommends: {chain}")
-        if self.settings.seed_from == "drawn" and self.settings.chain[-1].label != "greedy":
+        if self.settings.seed_from == "drawn" and not is_greedy(self.settings.chain):
             yield Note(f"seed {self.settings.seed}")
 
     def interrupt(self) -> None:

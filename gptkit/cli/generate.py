@@ -51,7 +51,14 @@ def generate(
 ) -> None:
     """Continue PROMPT and print what follows it."""
     from gptkit import assembly
-    from gptkit.decoding.request import Request, random_seed, resolve_chain, resolve_stops
+    from gptkit.decoding.request import (
+        MAX_NEW_TOKENS,
+        Request,
+        is_greedy,
+        random_seed,
+        resolve_chain,
+        resolve_stops,
+    )
     from gptkit.text.prompting import OVERFLOW, fit, special_strings
 
     options.choice("--on-overflow", on_overflow, OVERFLOW)
@@ -63,12 +70,16 @@ def generate(
         [assembly.parse_stage(stage) for stage in stages or ()], registry, shorthands=shorthands
     )
     block = options.stop_block(stop=stop, stop_when=stop_when, max_new_tokens=max_new_tokens)
-    stops = resolve_stops(block, registry)
+    resolve_stops(block, registry)  # before a model is looked for
     source = assembly.open_model(model)
+    length = min(MAX_NEW_TOKENS, source.config.block_size)
+    stops = resolve_stops(block, registry, max_new_tokens=length)
     if not stages and not shorthands and source.sampling:
         chain = resolve_chain(source.sampling, registry)
         options.note(f"sampling as {source.path.name} recommends: {' '.join(map(str, chain))}")
     assembly.check_length(stops, source.config, "--max-new-tokens")
+    if seed is not None and is_greedy(chain):
+        options.note("the seed has no effect: this chain always takes the best token")
     started = time.perf_counter()
     loaded = assembly.load_model(
         source, registry, tokenizer=tokenizer, device=device, dtype=dtype, backend=backend
@@ -80,6 +91,7 @@ def generate(
     ids = loaded.tokenizer.encode_ordinary(text)
     if not ids:
         ids = [assembly.first_token(loaded)]
+        options.note(f"the prompt is empty: starting from {_visible(loaded, ids[0])}")
     room = loaded.config.block_size - (1 if stops.max_new_tokens else 0)
     ids = fit(ids, room, on_overflow, context=loaded.config.block_size, new=stops.max_new_tokens)
     request = Request(tuple(ids), chain, stops, number, logprobs)
@@ -88,7 +100,7 @@ def generate(
         print(json.dumps(_object(loaded, request, load_s), ensure_ascii=False, allow_nan=False))
         return
     _print(loaded, request, safe_output=sys.stdout.isatty() and not raw_output)
-    if seed is None and chain[-1].sampler.name == "sample":
+    if seed is None and not is_greedy(chain):
         options.note(f"seed {number}")
 
 
@@ -102,6 +114,11 @@ def _prompt_text(prompt: str, file: Path | None) -> str:
             return bounded_text(opened, "prompt")
     except OSError as error:
         raise ConfigError(f"--prompt-file: {file}: {error.strerror}") from error
+
+
+def _visible(model: Model, token: int) -> str:
+    names = {number: name for name, number in model.tokenizer.special.items()}
+    return names.get(token) or repr(model.tokenizer.token_bytes(token).decode("utf-8", "replace"))
 
 
 def _events(model: Model, request: Request) -> Any:

@@ -21,10 +21,12 @@ if TYPE_CHECKING:
     from gptkit.plugin_host import Kind, Registry
 
 MAX_SEED = 2**63 - 1
+MAX_NEW_TOKENS = 128
+"""Where nobody says otherwise."""
 SHORTHANDS = ("temperature", "top_k", "top_p")
 
 LIMITS: dict[str, Param] = {
-    "max_new_tokens": param(128, ge=0, le=10**9, help="tokens to write at most"),
+    "max_new_tokens": param(MAX_NEW_TOKENS, ge=0, le=10**9, help="tokens to write at most"),
     "max_time_s": param(0.0, ge=0, le=1e9, off=0.0, help="seconds from admission"),
     "ignore_eos": param(False, help="go on after the model's own end-of-text token"),
 }
@@ -90,7 +92,7 @@ class Criterion:
 class Stops:
     """When a generation ends, besides the model's own end-of-text tokens and a full context."""
 
-    max_new_tokens: int = 128
+    max_new_tokens: int = MAX_NEW_TOKENS
     max_time_s: float = 0.0
     ignore_eos: bool = False
     criteria: tuple[Criterion, ...] = ()
@@ -242,11 +244,17 @@ def _with_picker(chain: list[Stage], registry: Registry) -> list[Stage]:
     return chain if pickers else [*chain, _stage("sample", registry, ())]
 
 
+def is_greedy(chain: Sequence[Stage]) -> bool:
+    """Return whether a chain always takes the best token, so that a seed changes nothing."""
+    cold = (s.sampler.name == "temperature" and s.values["t"] == 0 for s in chain)
+    return any(cold) or any(stage.sampler.name == "greedy" for stage in chain)
+
+
 # Reading stops --------------------------------------------------------------------------------
 
 
 def resolve_stops(
-    block: Mapping[str, Any], registry: Registry, *, max_new_tokens: int = 128
+    block: Mapping[str, Any], registry: Registry, *, max_new_tokens: int = MAX_NEW_TOKENS
 ) -> Stops:
     """Return what a `stop` block asks for; `max_new_tokens` is the default where it says nothing.
 
