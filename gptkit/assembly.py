@@ -107,7 +107,10 @@ def load_model(
     notes = _check_vocabulary(source, loaded)
     if backend == "numpy":
         if device not in ("auto", "cpu") or dtype not in ("auto", "float32"):
-            raise ConfigError("--backend numpy computes in float32 on the CPU alone")
+            raise ConfigError(
+                "--backend numpy computes in float32 on the CPU alone",
+                hint="leave out --device and --dtype",
+            )
         device, dtype = "cpu", "float32"
     else:
         backend = "torch"
@@ -165,14 +168,10 @@ def _check_vocabulary(source: Checkpoint, tokenizer: Tokenizer) -> tuple[str, ..
 
 
 def _place(source: Checkpoint, device: str, dtype: str) -> tuple[str, str]:
-    """Return device and dtype, `auto` resolved; raise ConfigError where there is no such device."""
-    import torch
+    """Return device and dtype, `auto` resolved."""
+    from gptkit.model.device import pick_device
 
-    available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
-    if device == "auto":
-        device = next((name for name, there in available.items() if there), "cpu")
-    elif not available.get(device, True):
-        raise ConfigError(f"--device {device}: there is none on this machine", hint="--device cpu")
+    device = pick_device(device)
     if dtype == "auto":
         stored = source.dtypes[0] if len(source.dtypes) == 1 else "float32"
         dtype = "float32" if device == "cpu" else stored

@@ -14,7 +14,8 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
-from gptkit.errors import ConfigError, GptkitError
+from gptkit.errors import GptkitError
+from gptkit.model.device import pick_device
 from gptkit.model.gpt import GPT
 from gptkit.training import events, optimizer, resume
 from gptkit.training.batches import Blocks
@@ -102,7 +103,7 @@ class _Training:
         settings = plan.recipe.settings.training
         self.plan = plan
         self.settings = settings
-        self.device = _device(settings.device)
+        self.device = pick_device(settings.device)
         self.model = GPT(plan.config).init_weights(settings.seed).to(self.device)
         self.optimizer = optimizer.make(self.model, settings)
         self.state = resume.State()
@@ -196,15 +197,3 @@ class _Training:
 def _dropout_seed(seed: int, step: int, micro: int) -> int:
     state = np.random.SeedSequence((seed, step, micro)).generate_state(1, np.uint64)
     return int(state[0]) >> 1
-
-
-def _device(wanted: str) -> str:
-    there: dict[str, Callable[[], bool]] = {
-        "cuda": torch.cuda.is_available,
-        "mps": torch.backends.mps.is_available,
-    }
-    if wanted == "auto":
-        return next((name for name, is_there in there.items() if is_there()), "cpu")
-    if wanted in there and not there[wanted]():
-        raise ConfigError(f"device {wanted}: there is none here", hint="auto takes what there is")
-    return wanted
