@@ -6,7 +6,12 @@ import os
 import socket
 from pathlib import Path
 
+import hypothesis
 import pytest
+
+# The same examples in every run, and no clock: a slow machine is no failure.
+hypothesis.settings.register_profile("fixed", derandomize=True, deadline=None)
+hypothesis.settings.load_profile("fixed")
 
 # Tests run side by side; threads that spin for each other's work would only slow them down.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
