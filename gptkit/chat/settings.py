@@ -212,7 +212,7 @@ class ChatSettings:
 
     def _set_stage(self, name: str, value: Any) -> str:
         try:
-            sampler = self.registry.find("sampler", name).value
+            self.registry.find("sampler", name)
         except UnknownName as error:
             known = [setting.name for setting in self.listing()]
             hint = did_you_mean(name, known) or "/set alone lists what there is"
@@ -221,11 +221,8 @@ class ChatSettings:
             elif self.registry.failed:
                 hint = error.hint or hint
             raise UnknownName(str(error), hint=hint) from None
-        base = self.chain
-        if sampler.phase == "pick":  # one picker takes the place of the other
-            base = tuple(stage for stage in base if stage.sampler.phase != "pick")
         item: Item = name if value is None else {name: value}
-        chain = resolve_chain([item], self.registry, base=base)
+        chain = resolve_chain([item], self.registry, base=self.chain)
         changed = [stage for stage in chain if stage not in self.chain]
         self.chain = chain
         self.chain_from.update(dict.fromkeys((stage.label for stage in changed), SET))

@@ -223,6 +223,8 @@ def _place(chain: list[Stage], stage: Stage, *, over: bool, item: Item) -> None:
     if not over:
         chain.append(stage)
         return
+    if stage.sampler.phase == "pick":  # there is one, so this one comes in its place
+        chain[:] = [old for old in chain if old.sampler.phase != "pick"]
     key = _default_place(stage)
     at = next((i for i, old in enumerate(chain) if _default_place(old) > key), len(chain))
     chain.insert(at, stage)
@@ -267,7 +269,7 @@ def resolve_stops(
     for key, raw in block.items():
         try:
             if key in LIMITS:
-                stops = replace(stops, **{key: _read(LIMITS[key], key, raw)})
+                stops = replace(stops, **{key: _limit(key, raw)})
             else:
                 found: type[StoppingCriterion] = _find(registry, "stopping", key, LIMITS)
                 given = _given(found.params, key, raw)
@@ -276,6 +278,15 @@ def resolve_stops(
             errors.append(error)
     _raise_all(errors)
     return replace(stops, criteria=tuple(criteria))
+
+
+def _limit(key: str, raw: Any) -> Any:
+    """Return the value of one of LIMITS; one that is true or false is true where it is named."""
+    if raw is None and LIMITS[key].kind is bool:
+        return True
+    if raw is None:
+        raise ConfigError(f"{key} needs a value", hint=f"write {key}=VALUE")
+    return _read(LIMITS[key], key, raw)
 
 
 def add_stop(block: Mapping[str, Any], name: str, values: Sequence[Any]) -> dict[str, Any]:
@@ -334,7 +345,9 @@ def _values(
     first = next(iter(params), None)
     for key, raw in given.items():
         if key not in params:
-            raise ConfigError(f"{name} has no parameter '{key}'", hint=did_you_mean(key, params))
+            known = f"it has: {', '.join(params)}" if params else "it has none"
+            near = did_you_mean(key, params)
+            raise ConfigError(f"{name} has no parameter '{key}'", hint=near or known)
         place = where or (name if key == first else f"{name}.{key}")
         values[key] = _read(params[key], place, raw)
     return values

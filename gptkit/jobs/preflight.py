@@ -36,8 +36,8 @@ CHAT_FIELD = "text"
 class Given:
     """What the command line says over the job file; its paths are from the working directory.
 
-    `stages` replace the file's chain, `shorthands` change stages of it. The strings of `stop` join
-    those of the file, everything else in it replaces.
+    `stages` change stages of the file's chain in their place or join it, `shorthands` change them.
+    The strings of `stop` join those of the file, everything else in it replaces.
     """
 
     model: str | None = None
@@ -145,14 +145,14 @@ def _at(document: Document, *path: str | int) -> Iterator[None]:
 
 
 def _chain(settings: JobSettings, document: Document, given: Given, registry: Registry) -> Chain:
-    """Return the chain of -s, which is exclusive, or else the file's; empty where neither is."""
-    if given.stages or settings.sampling.chain is None:
+    """Return the file's chain with -s over it, or that of -s alone; empty where neither is."""
+    if settings.sampling.chain is None:
         if not given.stages and not given.shorthands:
             return ()
         return resolve_chain(given.stages, registry, shorthands=given.shorthands)
     with _at(document, "sampling", "chain"):
-        resolve_chain(settings.sampling.chain, registry)
-    return resolve_chain(settings.sampling.chain, registry, shorthands=given.shorthands)
+        base = resolve_chain(settings.sampling.chain, registry)
+    return resolve_chain(given.stages, registry, base=base, shorthands=given.shorthands)
 
 
 def _stop(

@@ -76,6 +76,12 @@ def test_over_a_base_another_joins_where_phase_and_rank_put_it():
     assert shown("top_k=5", base=base) == ["temperature=0.7", "top_k=5", "top_p=0.9", "sample"]
 
 
+def test_over_a_base_a_picker_takes_the_place_of_the_other():
+    base = chain("temperature=0.7")
+    assert shown("greedy", base=base) == ["temperature=0.7", "greedy"]
+    assert shown("sample", "top_k=3", base=chain("greedy")) == ["top_k=3", "sample"]
+
+
 def test_shorthands_alone_make_a_chain_in_the_default_order():
     given = {"top_p": "0.9", "temperature": "0.7", "top_k": "40"}
     assert shown(shorthands=given) == ["temperature=0.7", "top_k=40", "top_p=0.9", "sample"]

@@ -67,9 +67,14 @@ def test_set_changes_a_key_of_the_file(workshop, plugins):
         prepare(path, plugins, assignments=["sampling.sed=3"])
 
 
-def test_a_chain_is_exclusive(workshop, plugins):
+def test_stages_change_the_chain_of_the_file(workshop, plugins):
     path = workshop.job(rows=ROWS)
-    assert labels(prepare(path, plugins, Given(stages=("greedy",)))) == ["greedy"]
+    assert labels(prepare(path, plugins, Given(stages=("greedy",)))) == [
+        "temperature=0.9",
+        "greedy",
+    ]
+    given = Given(stages=({"top_k": 3}, {"temperature": 0.2}))
+    assert labels(prepare(path, plugins, given)) == ["temperature=0.2", "top_k=3", "sample"]
     changed = prepare(path, plugins, Given(shorthands={"temperature": "0.3"}))
     assert labels(changed) == ["temperature=0.3", "sample"]
     with pytest.raises(ConfigError, match="--top-k is given but the chain has no top_k"):
