@@ -113,7 +113,9 @@ def _prompt_text(prompt: str, file: Path | None) -> str:
         with file.open("rb") as opened:
             return bounded_text(opened, "prompt")
     except OSError as error:
-        raise ConfigError(f"--prompt-file: {file}: {error.strerror}") from error
+        raise ConfigError(
+            f"--prompt-file: {file}: {error.strerror}", hint="give a text file, or - for stdin"
+        ) from error
 
 
 def _visible(model: Model, token: int) -> str:
