@@ -81,7 +81,12 @@ class Engine:
         return len(self.waiting) + len(self.prefilling) + len(self.running)
 
     def stream(self, request: Request) -> Iterator[Event]:
-        """Yield the events of one request; closing the iterator cancels it."""
+        """Yield the events of one request; closing the iterator cancels it.
+
+        Raise RequestError where others are under way: their events would be lost here.
+        """
+        if self.busy:
+            raise RequestError("the engine is busy", hint="use add and step for several requests")
         mine = self.add(request)
         finished = False
         try:

@@ -255,6 +255,13 @@ def test_closing_the_stream_cancels():
     assert not engine.busy
 
 
+def test_a_stream_takes_no_events_from_others():
+    engine = scripted("hello")
+    engine.add(Request((END,), GREEDY, Stops(), 0))
+    with pytest.raises(RequestError, match="the engine is busy"):
+        next(engine.stream(Request((END,), GREEDY, Stops(), 0)))
+
+
 @pytest.mark.parametrize(
     "prompt, error, text",
     [
