@@ -69,8 +69,7 @@ def main(argv: list[str] | None = None) -> int:
         return _fail(str(error), error.hint, error.exit_code, error)
     except TyperException as error:
         return _misused(error)
-    except (KeyboardInterrupt, typer.Abort):
-        say("stopped")
+    except (KeyboardInterrupt, typer.Abort):  # typer itself returns 130 for most of them
         return 130
     except (BrokenPipeError, SystemExit) as error:
         if isinstance(error, SystemExit) and not isinstance(error.__context__, BrokenPipeError):
