@@ -28,7 +28,7 @@ from gptkit.chat.commands import COMMANDS, usage
 from gptkit.chat.events import Answered, Failed, Left, Note, Table
 from gptkit.chat.input_history import InputHistory
 from gptkit.decoding.request import Event
-from gptkit.text.safe import safe
+from gptkit.text.safe import safe, safe_line
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -147,9 +147,9 @@ class Terminal:
 
     def _fail(self, failed: Failed) -> None:
         self._fresh_line()
-        self.console.print(Text(f"error: {safe(str(failed.error))}", style="red"))
+        self.console.print(Text(f"error: {safe_line(str(failed.error))}", style="red"))
         if failed.error.hint:
-            self.console.print(Text(f"  hint: {safe(failed.error.hint)}"))
+            self.console.print(Text(f"  hint: {safe_line(failed.error.hint)}"))
 
     def _table(self, table: Table) -> None:
         self._fresh_line()

@@ -31,18 +31,20 @@ def list_(as_json: Json = False) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    from gptkit.text.safe import safe
+    from gptkit.text.safe import safe_line
 
     table = Table("name", "kind", box=None, pad_edge=False)
     for title in ("parameters", "context", "vocabulary", "on disk"):
         table.add_column(title, justify="right")
     for record in records:
-        table.add_row(*(Text(safe(cell)) for cell in _row(record)))
+        table.add_row(*(Text(safe_line(cell)) for cell in _row(record)))
     console = Console()
     console.print(table)
     for record in records:
         if "error" in record:
-            console.print(Text(safe(f"BROKEN  {record['name']}: {record['error']}"), style="red"))
+            console.print(
+                Text(safe_line(f"BROKEN  {record['name']}: {record['error']}"), style="red")
+            )
 
 
 @app.command()

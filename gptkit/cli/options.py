@@ -13,10 +13,10 @@ from gptkit.errors import ConfigError, did_you_mean
 
 def say(text: str) -> None:
     """Print one safe line on stderr; a closed stderr is not worth an error."""
-    from gptkit.text.safe import safe
+    from gptkit.text.safe import safe_line
 
     try:
-        print(safe(" ".join(text.splitlines())), file=sys.stderr, flush=True)
+        print(safe_line(text), file=sys.stderr, flush=True)
     except OSError:
         pass
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import sys
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -15,6 +17,9 @@ if TYPE_CHECKING:
     from gptkit.plugin_host import Offer, Registry
 
 app = typer.Typer(help="What is installed, and what each plugin offers.", no_args_is_help=True)
+
+WIDE = 200
+DISTRIBUTION = "gptkit"
 
 
 @app.command("list")
@@ -30,19 +35,21 @@ def list_(as_json: Json = False) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    from gptkit.text.safe import safe
+    from gptkit.text.safe import safe_line
 
     table = Table(box=None, pad_edge=False)
-    for heading in ("kind", "name", "summary", "parameters", "from"):
+    for heading in ("kind", "name", "parameters", "summary"):
         table.add_column(heading, no_wrap=heading != "summary")
     for offer in sorted(found.offers(), key=lambda o: (o.kind, _place(o), o.name)):
-        row = (offer.kind, offer.name, offer.summary, _brief(offer), offer.source.owner)
-        table.add_row(*(Text(safe(cell)) for cell in row))
-    console = Console()
+        row = (offer.kind, offer.name, ", ".join(_params(offer)), _whose(offer))
+        table.add_row(*(Text(safe_line(cell)) for cell in row))
+    # What is no terminal has no width; there a line for each is what other programs want.
+    as_wide = sys.stdout.isatty() or "COLUMNS" in os.environ
+    console = Console(width=None if as_wide else WIDE)
     console.print(table)
     for plugin in found.failed:
         said = f"FAILED  {plugin.source.name} of {plugin.source.owner}: {plugin.reason}"
-        console.print(Text(safe(said), style="red"))
+        console.print(Text(safe_line(said), style="red"))
 
 
 @app.command()
@@ -83,8 +90,10 @@ def _params(offer: Offer) -> dict[str, Param]:
     return dict(getattr(offer.value, "params", {}))
 
 
-def _brief(offer: Offer) -> str:
-    return ", ".join(f"{key} ({p.show(p.default)})" for key, p in _params(offer).items())
+def _whose(offer: Offer) -> str:
+    """Return the summary, and whose it is where it is not ours."""
+    theirs = offer.source.distribution != DISTRIBUTION
+    return f"{offer.summary} [{offer.source.owner}]" if theirs else offer.summary
 
 
 def _page(offer: Offer, found: Registry) -> str:

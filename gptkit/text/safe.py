@@ -21,3 +21,8 @@ def safe(text: str) -> str:
     surrogate pair U+FFFD.
     """
     return text.translate(_SHOWN)
+
+
+def safe_line(text: str) -> str:
+    """Return `text` made safe and on one line, for a name or a message that stands in a line."""
+    return safe(" ".join(text.splitlines()))

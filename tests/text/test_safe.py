@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gptkit.text.safe import safe
+from gptkit.text.safe import safe, safe_line
 
 ESC, BEL, ST = "\x1b", "\x07", "\x1b\\"
 SEQUENCES = [  # CSI, OSC with both ends, DCS, APC, PM, SOS, C1, reset, overwriting, charsets
@@ -84,3 +84,8 @@ def test_random_bytes_as_a_model_would_write_them():
 def test_no_split_changes_anything(text, cut):
     assert safe(text[:cut]) + safe(text[cut:]) == safe(text)
     assert safe(safe(text)) == safe(text)
+
+
+def test_a_line_stays_one_line():
+    assert safe_line("a\nb\r\nc\x0bd\u2028e\x85f\x1b[2J") == "a b c d e f\u241b[2J"
+    assert safe_line("") == ""
