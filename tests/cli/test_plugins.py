@@ -1,0 +1,208 @@
+"""`gptkit plugins list|show`: whole, broken, clashing and local plugins as users see them."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from gptkit.cli import main
+from tests import makers
+
+ZOO = makers.FIXTURES / "plugins_zoo"
+BROKEN = ("attribute", "exit", "missing_dependency", "misspelt", "raises", "signature", "syntax")
+
+LOCAL = '''
+"""A plugin in one file."""
+
+from gptkit.plugin_api import Sampler, StoppingCriterion, Tokenizer, hookimpl, param
+
+print("a plugin that talks")
+
+
+class Bend(Sampler):
+    """Bend [bold]it[/bold] \\x1b[31m.
+
+    A second paragraph.
+    """
+
+    name = "bend"
+    phase = "scale"
+    by = param(0.0, ge=-1, le=1, off=0.0, help="how far")
+    words = param((), items=str, help="which")
+
+    def apply(self, logits, p, rows):
+        return logits
+
+
+@hookimpl
+def gptkit_samplers():
+    yield Bend
+'''
+CLASHING = '''
+"""A second file with a name that another has, and one that is ours."""
+
+from gptkit.plugin_api import Sampler, hookimpl
+
+
+class Bend(Sampler):
+    """Another."""
+
+    name = "bend"
+    phase = "scale"
+
+    def apply(self, logits, p, rows):
+        return logits
+
+
+class TopK(Bend):
+    """Not ours."""
+
+    name = "top_k"
+
+
+@hookimpl
+def gptkit_samplers():
+    yield from (Bend, TopK)
+'''
+
+
+@pytest.fixture
+def local(tmp_path, monkeypatch):
+    """Return a function: install these texts as plugin files."""
+
+    def install(*texts):
+        for i, text in enumerate(texts):
+            (tmp_path / f"mine{i}.py").write_text(text)
+        files = [str(tmp_path / f"mine{i}.py") for i in range(len(texts))]
+        monkeypatch.setenv("GPTKIT_PLUGINS", ":".join(files))
+        return files
+
+    return install
+
+
+def plugins(capsys, *args):
+    code = main(["plugins", *args])
+    out, err = capsys.readouterr()
+    return code, out, err
+
+
+def test_the_list_has_a_line_for_everything_that_ships(capsys):
+    code, out, err = plugins(capsys, "list")
+    assert (code, err) == (0, "")
+    names = [line.split()[1] for line in out.splitlines()[1:]]
+    chain = ["temperature", "top_k", "top_p", "greedy", "sample"]  # in the order of their phases
+    assert [name for name in names if name in chain] == chain
+    for name in ("strings", "tokens", "chat", "dialogue", "qa", "summarize", "bpe", "char"):
+        assert name in names
+
+
+def test_a_narrow_window_keeps_names_and_wraps_summaries(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "60")
+    _, out, _ = plugins(capsys, "list")
+    assert max(map(len, out.splitlines())) <= 60
+    for name in ("temperature", "whitespace", "summarize"):
+        assert name in out
+
+
+@pytest.mark.parametrize("kind", ["sampler", "stopping", "tokenizer", "template"])
+def test_show_has_a_page_for_everything(kind, capsys):
+    _, out, _ = plugins(capsys, "list", "--json")
+    offers = [offer for plugin in json.loads(out) for offer in plugin["offers"]]
+    for offer in offers:
+        if offer["kind"] != kind:
+            continue
+        code, page, err = plugins(capsys, "show", offer["name"])
+        assert (code, err) == (0, "")
+        assert offer["summary"] in page and f"[{kind}, gptkit " in page
+        assert all(key in page for key in offer["params"])
+
+
+def test_show_says_ranges_defaults_and_phase(capsys):
+    _, page, _ = plugins(capsys, "show", "top_p")
+    assert "off    probability mass to keep" in page
+    assert "(at least 0 and at most 1)    e.g. -s top_p=VALUE" in page
+    assert "phase truncate, stateless" in page
+    code, out, _ = plugins(capsys, "show", "top_p", "--json")
+    (found,) = json.loads(out)
+    assert (code, found["phase"], found["params"]["p"]["default"]) == (0, "truncate", "off")
+
+
+def test_a_local_file_is_a_plugin_like_others(capsys, local):
+    (path,) = local(LOCAL)
+    code, out, err = plugins(capsys, "list", "--json")
+    assert (code, err) == (0, "a plugin that talks\n")  # not on stdout, which is JSON
+    (mine,) = (one for one in json.loads(out) if one["distribution"] == path)
+    assert (mine["plugin"], mine["status"], mine["reason"]) == ("mine0", "ok", None)
+    assert mine["offers"][0]["params"]["words"]["type"] == "str[]"
+    _, out, _ = plugins(capsys, "list")
+    (line,) = (line for line in out.splitlines() if " bend " in line)
+    assert "Bend [bold]it[/bold] \u241b[31m." in line  # no markup, no escape sequence
+    _, page, _ = plugins(capsys, "show", "bend")
+    assert "A second paragraph." in page and "\x1b" not in page
+
+
+def test_a_name_of_two_owners_is_an_error_only_where_it_is_used(capsys, local):
+    one, two = local(LOCAL, CLASHING)
+    code, out, _ = plugins(capsys, "list")
+    assert code == 0
+    code, out, err = plugins(capsys, "show", "bend")
+    error, hint = err.splitlines()[-2:]
+    assert (code, out) == (2, "")
+    assert f"'{one}' and '{two}'" in error
+    assert hint == f"  hint: write '{one}/bend' or '{two}/bend'"
+    code, page, _ = plugins(capsys, "show", f"{two}/bend")
+    assert code == 0 and page.startswith("bend  Another.")
+    code, page, _ = plugins(capsys, "show", "top_k")
+    assert code == 0 and "gptkit " in page.splitlines()[0]  # ours keeps its bare name
+
+
+def test_a_file_that_is_not_there_is_a_failed_plugin(capsys, monkeypatch):
+    monkeypatch.setenv("GPTKIT_PLUGINS", "no\nsuch.py")
+    code, out, _ = plugins(capsys, "list")
+    assert code == 0
+    assert "FAILED  no such of no such.py: no such file: no such.py" in out
+    code, _, err = plugins(capsys, "show", "nothing")
+    error, _ = err.splitlines()
+    assert code == 2
+    assert "nothing is called 'nothing'; plugin 'no such.py' failed: no such file" in error
+
+
+@pytest.fixture(scope="module")
+def zoo(tmp_path_factory):
+    """Return a process with nine distributions on its path, of which seven are broken."""
+    folder = tmp_path_factory.mktemp("zoo")
+    makers.save_random(folder / "tiny")
+    commands = makers.Commands(folder, PYTHONPATH=str(ZOO))
+    yield commands
+    commands.close()
+
+
+def test_broken_plugins_are_named_and_break_nothing(zoo):
+    for args in (["--help"], ["--version"], ["plugins", "list"], ["models", "list"]):
+        assert zoo(*args).code == 0
+    listed = zoo("plugins", "list", "--json")
+    found = {plugin["plugin"]: plugin for plugin in json.loads(listed.out)}
+    failed = {name for name, plugin in found.items() if plugin["status"] == "failed"}
+    assert failed == {f"zoo-{name}".replace("_", "-") for name in BROKEN}
+    assert all(found[name]["reason"] for name in failed)
+    shown = zoo("plugins", "list")
+    for name in failed:
+        assert f"FAILED  {name} of {name} 0.1: " in shown.out
+    assert not shown.torch
+
+
+def test_broken_plugins_do_not_stop_a_generation(zoo):
+    done = zoo("generate", "hi", "-m", "tiny", "--seed", "1", "-s", "top_k=3", "-s", "noisy")
+    assert done.code == 0
+    assert done.out and "hello from" not in done.out
+    assert "Traceback" not in done.err
+
+
+def test_an_unknown_name_tells_which_plugins_failed(zoo):
+    done = zoo("generate", "hi", "-m", "tiny", "-s", "dry=1")
+    error, hint = (line for line in done.err.splitlines() if "error:" in line or "hint:" in line)
+    assert done.code == 2
+    assert "unknown sampler 'dry'; plugin 'zoo-attribute 0.1' failed to load: " in error
+    assert "and 4 more failed" in error
+    assert "see gptkit plugins list" in hint
