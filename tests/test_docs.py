@@ -67,7 +67,7 @@ def written_commands(page: Path) -> list[list[str]]:
 def test_commands_in_examples_exist_with_their_options(page):
     known = commands()
     for words in written_commands(page):
-        if words[:1] in ([], ["--help"], ["--version"], ["..."]) or words[0].startswith("list"):
+        if words[:1] in ([], ["--help"], ["--version"], ["..."]):
             continue
         name = " ".join(words[:2]) if " ".join(words[:2]) in known else words[0]
         if not any(key == name or key.startswith(f"{name} ") for key in known):
@@ -220,6 +220,15 @@ def test_the_template_examples_render(examples):
     }
     assert said["play"] == "(Be kind.)\n\nYOU\nHi\n\nMINI\nHo\n\nYOU\nHey\n\nMINI\n"
     assert said["letters"].endswith("Dear mini,\nHey\n\nDear friend,\n")
+
+
+def test_the_sampler_of_the_readme_is_complete(tmp_path):
+    (code,) = fenced(read(ROOT / "README.md"), "python")
+    (tmp_path / "top_a.py").write_text(code)
+    (loaded,) = plugin_host.load(plugin_host.discover([], [str(tmp_path / "top_a.py")]))
+    assert loaded.reason is None
+    assert [offer.name for offer in loaded.offers] == ["top_a"]
+    del sys.modules["gptkit_local_top_a"]
 
 
 # Other examples -----------------------------------------------------------------------------------
