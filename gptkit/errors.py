@@ -79,6 +79,13 @@ class ResourceError(GptkitError):
     exit_code = 6
 
 
+class Terminated(SystemExit):
+    """SIGTERM has come: whoever catches what plugins raise must let this one pass."""
+
+    def __init__(self) -> None:
+        super().__init__(143)
+
+
 def did_you_mean(word: str, known: Iterable[str]) -> str | None:
     """Return a hint that names the nearest known word, or None where nothing is near."""
     near = difflib.get_close_matches(word, list(known), 1)

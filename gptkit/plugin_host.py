@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import pluggy
 
 from gptkit import plugin_api
-from gptkit.errors import NameClash, PluginError, UnknownName, did_you_mean
+from gptkit.errors import NameClash, PluginError, Terminated, UnknownName, did_you_mean
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -152,7 +152,7 @@ def _load_one(source: Found) -> Loaded:
         # A plugin that prints while it is imported must not spoil JSON on stdout.
         with contextlib.redirect_stdout(sys.stderr):
             offers = tuple(_offers(source, source.load()))
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, Terminated):
         raise
     except BaseException as error:  # even sys.exit: one broken plugin never stops the others
         return Loaded(source, reason=_reason(error), import_s=time.perf_counter() - start)

@@ -19,7 +19,7 @@ from typer.exceptions import TyperException
 from gptkit import __version__
 from gptkit.cli import chat, generate, models, plugins, run, tokenize, train
 from gptkit.cli.options import say
-from gptkit.errors import GptkitError
+from gptkit.errors import GptkitError, Terminated
 
 app = typer.Typer(
     name="gptkit",
@@ -118,4 +118,4 @@ def _fail(text: str, hint: str | None, code: int, error: BaseException) -> int:
 
 
 def _terminate(signum: int, frame: object) -> None:
-    raise SystemExit(143)
+    raise Terminated

@@ -182,6 +182,13 @@ def test_signals(endless, number, code):
     assert out.endswith(b"\n")  # so that the next prompt of the shell begins a line
 
 
+def test_sigterm_is_no_failure_of_the_plugin_that_is_being_imported(tmp_path):
+    plugin = tmp_path / "slow.py"
+    plugin.write_text("import os, signal; os.kill(os.getpid(), signal.SIGTERM)\n")
+    done = shell("gptkit plugins list", GPTKIT_PLUGINS=str(plugin))
+    assert (done.returncode, done.stdout) == (143, b"")
+
+
 def test_an_ascii_terminal_gets_replacements(tmp_path):
     utf8 = makers.utf8_tokenizer()
     model = makers.save_reciter(tmp_path / "m", utf8, "a\N{GRINNING FACE}\u00e9".encode())
