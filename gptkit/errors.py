@@ -86,6 +86,12 @@ class Terminated(SystemExit):
         super().__init__(143)
 
 
+def plugin_failure(who: str, error: Exception) -> PluginError:
+    """Return what to raise for an exception out of a plugin's code, which may raise anything."""
+    text = " ".join(str(error).split())
+    return PluginError(f"{who} failed: {type(error).__name__}: {text}")
+
+
 def did_you_mean(word: str, known: Iterable[str]) -> str | None:
     """Return a hint that names the nearest known word, or None where nothing is near."""
     near = difflib.get_close_matches(word, list(known), 1)

@@ -59,7 +59,7 @@ def generate(
         resolve_chain,
         resolve_stops,
     )
-    from gptkit.text.prompting import OVERFLOW, fit, special_strings
+    from gptkit.text.prompting import OVERFLOW, encode_text, fit, special_strings
 
     options.choice("--on-overflow", on_overflow, OVERFLOW)
     text = _prompt_text(prompt, prompt_file)
@@ -88,7 +88,7 @@ def generate(
         options.note(line)
     if found := special_strings(text, loaded.tokenizer):
         options.note(f"{found} special-token string{'s' * (found > 1)} treated as text")
-    ids = loaded.tokenizer.encode_ordinary(text)
+    ids = encode_text(text, loaded.tokenizer)
     if not ids:
         ids = [assembly.first_token(loaded)]
         options.note(f"the prompt is empty: starting from {_visible(loaded, ids[0])}")
@@ -135,14 +135,15 @@ def _events(model: Model, request: Request) -> Any:
 def _print(model: Model, request: Request, *, safe_output: bool) -> None:
     from gptkit.text.safe import safe
 
-    ended = False
+    written = ended = False
     try:
         for event in _events(model, request):
             sys.stdout.write(safe(event.text) if safe_output else event.text)
             sys.stdout.flush()
+            written = written or bool(event.text)
         ended = True
     finally:
-        if sys.stdout.isatty() or not ended:
+        if sys.stdout.isatty() if ended else written:
             sys.stdout.write("\n")
 
 

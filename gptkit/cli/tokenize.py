@@ -30,11 +30,11 @@ def tokenize(
 ) -> None:
     """Show the token ids of TEXT and the piece of text that each stands for."""
     from gptkit.cli.text_argument import read_text
-    from gptkit.text.prompting import special_strings
+    from gptkit.text.prompting import encode_text, special_strings
 
     given = read_text(text, "text")
     loaded = _tokenizer(tokenizer, model)
-    ids = loaded.encode_ordinary(given)
+    ids = encode_text(given, loaded)
     if found := special_strings(given, loaded):
         options.note(f"{found} special-token string{'s' * (found > 1)} treated as text")
     if as_json:

@@ -13,7 +13,7 @@ import torch
 
 from gptkit.decoding import noise
 from gptkit.decoding.request import StageTrace
-from gptkit.errors import GptkitError, PluginError, RequestError
+from gptkit.errors import GptkitError, PluginError, RequestError, plugin_failure
 from gptkit.plugin_api import Observed, Params
 
 if TYPE_CHECKING:
@@ -186,11 +186,8 @@ class ChainRunner:
             return call()
         except GptkitError:
             raise
-        except Exception as error:  # plugin code may raise anything; the others go on
-            text = " ".join(str(error).split())
-            raise PluginError(
-                f"sampler '{self.labels[i]}' failed: {type(error).__name__}: {text}"
-            ) from error
+        except Exception as error:
+            raise plugin_failure(f"sampler '{self.labels[i]}'", error) from error
 
     def _gather(self, i: int, sequences: Sequence[Seq], device: torch.device) -> Params:
         stages = [seq.request.chain[i] for seq in sequences]

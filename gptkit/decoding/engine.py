@@ -14,7 +14,13 @@ from gptkit.decoding.chain import ChainRunner, Picked
 from gptkit.decoding.prefix import CHUNK, SlotTable
 from gptkit.decoding.request import Alternative, Event
 from gptkit.decoding.sequence import Sequence
-from gptkit.errors import ContextOverflow, GptkitError, NonFiniteLogits, RequestError
+from gptkit.errors import (
+    ContextOverflow,
+    GptkitError,
+    NonFiniteLogits,
+    RequestError,
+    plugin_failure,
+)
 from gptkit.model.forward import Span
 
 if TYPE_CHECKING:
@@ -35,6 +41,7 @@ class TokenizerVocab:
     """The vocabulary that samplers and criteria see."""
 
     def __init__(self, tokenizer: Tokenizer, eos_ids: frozenset[int]) -> None:
+        self.name = tokenizer.name
         self.size = tokenizer.vocab_size
         self.eos_ids = eos_ids
         self.special_ids = frozenset(tokenizer.special.values())
@@ -207,10 +214,11 @@ class Engine:
     def _commit(self, seq: Sequence, picked: Picked, logits: Tensor) -> Event:
         if picked.error is not None:
             return self._fail(seq, picked.error)
-        token, data = picked.token, self.vocab.token_bytes(picked.token)
+        token = picked.token
         seq.tokens.append(token)
         seq.states = picked.states
         try:
+            data = self._bytes(token)
             stop = seq.stopper.push(token, data, len(seq.tokens) - seq.prompt_len)
         except GptkitError as error:
             return self._fail(seq, error)
@@ -221,6 +229,14 @@ class Engine:
         logprob, others = _logprobs(logits, token, seq.request.logprobs)
         event = Event(text, token, logprob, others, picked.trace, reason, n_reused=seq.n_reused)
         return self._end(seq, event) if reason is not None else event
+
+    def _bytes(self, token: int) -> bytes:
+        try:
+            return self.vocab.token_bytes(token)
+        except GptkitError:
+            raise
+        except Exception as error:
+            raise plugin_failure(f"tokenizer '{self.vocab.name}'", error) from error
 
     def _fail(self, seq: Sequence, error: GptkitError) -> Event:
         event = Event(seq.stream.finish(), finish_reason="error", error=error)

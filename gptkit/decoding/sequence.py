@@ -7,11 +7,12 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from gptkit.decoding.stopping import Stopper
+from gptkit.errors import GptkitError, plugin_failure
 from gptkit.plugin_api import RequestView
 from gptkit.text.stream import TextStream
 
 if TYPE_CHECKING:
-    from gptkit.decoding.request import Request
+    from gptkit.decoding.request import Request, Stage
     from gptkit.plugin_api import Vocab
 
 
@@ -33,12 +34,7 @@ class Sequence:
     @classmethod
     def start(cls, id: int, request: Request, vocab: Vocab, block_size: int) -> Sequence:
         """Return a sequence that has not computed anything yet; its clock starts now."""
-        states = [
-            stage.sampler().init_state(
-                RequestView(request.prompt_ids, stage.values, vocab, request.seed)
-            )
-            for stage in request.chain
-        ]
+        states = [_begin(stage, request, vocab) for stage in request.chain]
         limit = request.stops.max_time_s
         return cls(
             id,
@@ -58,3 +54,14 @@ class Sequence:
     def is_late(self) -> bool:
         """Whether the time that the request was given is over."""
         return self.deadline is not None and time.monotonic() >= self.deadline
+
+
+def _begin(stage: Stage, request: Request, vocab: Vocab) -> Any:
+    """Return a stage's state before the first token."""
+    view = RequestView(request.prompt_ids, stage.values, vocab, request.seed)
+    try:
+        return stage.sampler().init_state(view)
+    except GptkitError:
+        raise
+    except Exception as error:
+        raise plugin_failure(f"sampler '{stage.label}'", error) from error

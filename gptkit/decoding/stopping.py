@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from gptkit.errors import GptkitError, PluginError
+from gptkit.errors import GptkitError, plugin_failure
 from gptkit.plugin_api import RequestView, Stop
 
 if TYPE_CHECKING:
     from gptkit.decoding.request import Request
-    from gptkit.plugin_api import Vocab
+    from gptkit.plugin_api import StoppingCriterion, Vocab
 
 
 class Stopper:
@@ -22,9 +22,18 @@ class Stopper:
         ranked = sorted(request.stops.criteria, key=lambda c: c.criterion.rank)
         self.criteria = [c.criterion() for c in ranked]
         self.states = [
-            one.init_state(RequestView(request.prompt_ids, c.values, vocab, request.seed))
+            self._begin(one, RequestView(request.prompt_ids, c.values, vocab, request.seed))
             for one, c in zip(self.criteria, ranked, strict=True)
         ]
+
+    @staticmethod
+    def _begin(criterion: StoppingCriterion, request: RequestView) -> Any:
+        try:
+            return criterion.init_state(request)
+        except GptkitError:
+            raise
+        except Exception as error:
+            raise plugin_failure(f"stopping criterion '{criterion.name}'", error) from error
 
     def push(self, token_id: int, data: bytes, n_out: int) -> Stop:
         """Return whether the sequence ends with its `n_out`-th token, and what to cut or hold."""
@@ -36,10 +45,8 @@ class Stopper:
                 self.states[i], stop = criterion.push(self.states[i], token_id, data, n_out)
             except GptkitError:
                 raise
-            except Exception as error:  # plugin code may raise anything
-                raise PluginError(
-                    f"stopping criterion '{criterion.name}' failed: {type(error).__name__}: {error}"
-                ) from error
+            except Exception as error:
+                raise plugin_failure(f"stopping criterion '{criterion.name}'", error) from error
             if stop is not None and stop.reason is not None and end is None:
                 end = stop
             elif stop is not None:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from itertools import groupby
 from typing import TYPE_CHECKING, Literal
 
-from gptkit.errors import ContextOverflow, RequestError
+from gptkit.errors import ContextOverflow, GptkitError, PluginError, RequestError, plugin_failure
 from gptkit.plugin_api import ChatTemplate
 
 if TYPE_CHECKING:
@@ -49,7 +49,20 @@ def encode(segments: Iterable[Segment], tokenizer: Tokenizer) -> list[int]:
             ids += [_control(segment.text, tokenizer) for segment in group]
         else:
             # Joined first: a token may reach over the border of two segments.
-            ids += tokenizer.encode_ordinary("".join(segment.text for segment in group))
+            ids += encode_text("".join(segment.text for segment in group), tokenizer)
+    return ids
+
+
+def encode_text(text: str, tokenizer: Tokenizer) -> list[int]:
+    """Return the ids of plain text; whatever a tokenizer raises is an error that names it."""
+    try:
+        ids = tokenizer.encode_ordinary(text)
+    except GptkitError:
+        raise
+    except Exception as error:
+        raise plugin_failure(f"tokenizer '{tokenizer.name}'", error) from error
+    if not isinstance(ids, list):
+        raise PluginError(f"tokenizer '{tokenizer.name}' returned {type(ids).__name__}, no list")
     return ids
 
 

@@ -67,6 +67,112 @@ def gptkit_samplers():
 '''
 
 
+FAILING = '''
+"""Everything in it raises what no plugin should."""
+
+from gptkit.plugin_api import Sampler, StoppingCriterion, Tokenizer, hookimpl
+
+
+class Early(Sampler):
+    """Fail before the first token."""
+
+    name = "early"
+    phase = "scale"
+
+    def init_state(self, request):
+        raise ValueError("no\\nstate")
+
+    def apply(self, logits, p, rows):
+        return logits
+
+
+class Late(Early):
+    """Fail at a token."""
+
+    name = "late"
+
+    def init_state(self, request):
+        return None
+
+    def apply(self, logits, p, rows):
+        raise KeyError("row")
+
+
+class Begin(StoppingCriterion):
+    """Fail before the first token."""
+
+    name = "begin"
+
+    def init_state(self, request):
+        raise ValueError("no state")
+
+    def push(self, state, token_id, data, n_out):
+        raise OSError("no push")
+
+
+class Push(Begin):
+    """Fail at a token."""
+
+    name = "push"
+
+    def init_state(self, request):
+        return None
+
+
+class Encode(Tokenizer):
+    """Fail to encode."""
+
+    name = "encode"
+    vocab_size = 60
+
+    def encode_ordinary(self, text):
+        raise ZeroDivisionError("no ids")
+
+    def token_bytes(self, token_id):
+        raise KeyError(token_id)
+
+    def save(self, folder):
+        pass
+
+    @classmethod
+    def load(cls, path):
+        return cls()
+
+
+class Decode(Encode):
+    """Fail to decode."""
+
+    name = "decode"
+
+    def encode_ordinary(self, text):
+        return [1]
+
+
+class Tuple(Encode):
+    """Return the wrong thing."""
+
+    name = "text"
+
+    def encode_ordinary(self, text):
+        return text
+
+
+@hookimpl
+def gptkit_samplers():
+    yield from (Early, Late)
+
+
+@hookimpl
+def gptkit_stopping_criteria():
+    yield from (Begin, Push)
+
+
+@hookimpl
+def gptkit_tokenizers():
+    yield from (Encode, Decode, Tuple)
+'''
+
+
 @pytest.fixture
 def local(tmp_path, monkeypatch):
     """Return a function: install these texts as plugin files."""
@@ -206,3 +312,29 @@ def test_an_unknown_name_tells_which_plugins_failed(zoo):
     assert "unknown sampler 'dry'; plugin 'zoo-attribute 0.1' failed to load: " in error
     assert "and 4 more failed" in error
     assert "see gptkit plugins list" in hint
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "said"),
+    [
+        ("-s", "early", "sampler 'early' failed: ValueError: no state"),
+        ("-s", "late", "sampler 'late' failed: KeyError: 'row'"),
+        ("--stop-when", "begin", "stopping criterion 'begin' failed: ValueError: no state"),
+        ("--stop-when", "push", "stopping criterion 'push' failed: OSError: no push"),
+        ("--tokenizer", "encode", "tokenizer 'encode' failed: ZeroDivisionError: no ids"),
+        ("--tokenizer", "decode", "tokenizer 'decode' failed: KeyError: "),
+        ("--tokenizer", "text", "tokenizer 'text' returned str, no list"),
+    ],
+)
+def test_a_plugin_that_raises_is_named(option, value, said, local, tiny, capsys):
+    local(FAILING)
+    assert main(["generate", "x", "-m", str(tiny), "--seed", "1", option, value]) == 1
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.splitlines()[-1].startswith(f"gptkit: error: {said}")
+    assert "internal error" not in err
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory):
+    return makers.save_random(tmp_path_factory.mktemp("models") / "tiny")
