@@ -60,7 +60,7 @@ def test_options_win_over_the_file(workshop, capsys):
     assert main(["run", str(workshop.job(rows=ROWS)), *args]) == 0
     summary = json.loads(capsys.readouterr().out)
     assert (summary["rows"], summary["ok"], summary["failed"]) == (2, 2, 0)
-    assert (summary["seed"], summary["chain"]) == (3, ["greedy"])
+    assert (summary["seed"], summary["chain"]) == (3, ["temperature=0.9", "greedy"])
     assert summary["outputs"] == "else.jsonl"
     assert all(row["new_tokens"] <= 4 for row in workshop.out("else.jsonl"))
 
