@@ -138,9 +138,9 @@ def _print(model: Model, request: Request, *, safe_output: bool) -> None:
     written = ended = False
     try:
         for event in _events(model, request):
+            written = written or bool(event.text)  # said first, for a signal may come at any point
             sys.stdout.write(safe(event.text) if safe_output else event.text)
             sys.stdout.flush()
-            written = written or bool(event.text)
         ended = True
     finally:
         if sys.stdout.isatty() if ended else written:
