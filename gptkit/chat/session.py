@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import time
 from dataclasses import replace
@@ -111,6 +112,10 @@ class Session:
                 yield from self._answer(text.removeprefix("/") if text[:2] == "//" else text)
         except GptkitError as error:
             yield Failed(error)
+        except Exception as error:  # a bug, ours or a plugin's, must not cost the conversation
+            if os.environ.get("GPTKIT_DEBUG") == "1":
+                raise
+            yield Failed(_bug(error))
         finally:
             self._stop = False
 
@@ -126,7 +131,7 @@ class Session:
             prompt = self._prompt()
             request = self._request(prompt.ids)
             id = self.engine.add(request)
-        except GptkitError:
+        except Exception:
             self.conversation.go_to(before)
             raise
         if prompt.n_dropped:
@@ -137,9 +142,11 @@ class Session:
             )
         for line in prompt.notes:
             yield Note(line)
-        yield from self._write(id, request)
-        if self.conversation.cursor is not None and self.conversation.cursor.role == "user":
-            self.conversation.go_to(before)  # stopped before it began: as if not said
+        try:
+            yield from self._write(id, request)
+        finally:
+            if self.conversation.cursor is not None and self.conversation.cursor.role == "user":
+                self.conversation.go_to(before)  # stopped before it began: as if not said
 
     def _prompt(self) -> prompting.Prompt:
         """Return the prompt; a quarter of the context, at most, is kept free for the answer."""
@@ -236,3 +243,11 @@ def _clean(line: str) -> tuple[str, int]:
     """Return the line without its end, and how many code points of it were no characters."""
     text, n_bad = re.subn("[\ud800-\udfff]", "\ufffd", line)
     return text.rstrip(), n_bad
+
+
+def _bug(error: Exception) -> GptkitError:
+    text = " ".join(str(error).split())
+    return GptkitError(
+        f"internal error: {type(error).__name__}: {text}",
+        hint="the conversation stands; GPTKIT_DEBUG=1 shows the traceback; please report it",
+    )

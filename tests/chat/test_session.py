@@ -320,3 +320,31 @@ def test_the_greeting_is_silent_when_all_was_asked_for():
     talk = session(model=model, items=["greedy"])
     talk.settings.recommend(model.recommended)
     assert greeting(talk) == []
+
+
+@pytest.mark.parametrize("error", [ValueError("bad\nturn"), RuntimeError("out of memory")])
+def test_a_bug_does_not_cost_the_conversation(error, monkeypatch):
+    """Neither in a template, before the answer, nor in the middle of one."""
+    template = MarkedTemplate()
+    talk = session(["one", "two", "three"], template=template)
+    say(talk, "a")
+    stood = texts(talk)
+
+    def fail(*args):
+        raise error
+
+    with monkeypatch.context() as patch:
+        patch.setattr(template, "turn", fail)
+        said = say(talk, "b")
+    (failure,) = said.errors
+    assert "\n" not in str(failure) and str(failure).startswith("internal error: ")
+    assert texts(talk) == stood
+    with monkeypatch.context() as patch:
+        patch.setattr(talk.model.forward, "logits", fail)
+        assert len(say(talk, "b").errors) == 1
+    assert texts(talk) == stood
+    assert say(talk, "b").text == "two"
+    monkeypatch.setenv("GPTKIT_DEBUG", "1")
+    monkeypatch.setattr(template, "turn", fail)
+    with pytest.raises(type(error)):
+        say(talk, "c")
