@@ -187,6 +187,8 @@ class Param:
 
 def _plain(number: float) -> str:
     """Write a number as people do: no exponent where it is whole."""
+    if isinstance(number, int):
+        return f"{number:,}"
     return f"{number:,.0f}" if number % 1 == 0 and abs(number) < 1e15 else f"{number:g}"
 
 

@@ -137,7 +137,8 @@ def conversation(
     if len(found) <= room:
         return Prompt(found)
     if on_overflow == "error":
-        raise _overflow(f"conversation has {len(found):,} tokens", found, room)
+        hint = "begin a new one, or use on_overflow=drop_oldest"
+        raise _overflow(f"conversation has {len(found):,} tokens", found, room, hint)
     dropped, found = _fewest_dropped(ids, len(starts) - 1, room - room // 4)
     if len(found) > room:
         raise _overflow(f"message alone makes {len(found):,} tokens", found, room)
@@ -180,10 +181,15 @@ def _truncated(ids: list[int], room: int, on_overflow: str) -> list[int] | None:
     return ids[:room] if on_overflow == "truncate_right" else None
 
 
-def _overflow(what: str, ids: Sequence[int], room: int) -> ContextOverflow:
+def _overflow(
+    what: str,
+    ids: Sequence[int],
+    room: int,
+    hint: str = "shorten it, or ask for fewer new tokens",
+) -> ContextOverflow:
     return ContextOverflow(
         f"{what}, {len(ids) - room:,} more than the {room:,} that fit before the answer",
-        hint="shorten it, or ask for fewer new tokens",
+        hint=hint,
     )
 
 
