@@ -131,7 +131,7 @@ class Commands:
         self.process = subprocess.Popen(
             [sys.executable, "-c", _LOOP],
             cwd=cwd,
-            env={**os.environ, **environ},
+            env={**{k: v for k, v in os.environ.items() if k != "COLUMNS"}, **environ},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,

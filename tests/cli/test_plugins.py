@@ -173,6 +173,12 @@ def gptkit_tokenizers():
 '''
 
 
+@pytest.fixture(autouse=True)
+def no_width(monkeypatch):
+    """A parallel run of tests sets one."""
+    monkeypatch.delenv("COLUMNS", raising=False)
+
+
 @pytest.fixture
 def local(tmp_path, monkeypatch):
     """Return a function: install these texts as plugin files."""
