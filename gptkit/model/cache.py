@@ -44,7 +44,7 @@ class KVCache:
         positions: list[int] = []
         slots: list[int] = []
         rows: list[int] = []
-        reads: list[tuple[int, Span, Tensor | None]] = []
+        reads: list[Read] = []
         first = 0
         for span in spans:
             here = range(span.start, span.start + span.n)
@@ -52,13 +52,41 @@ class KVCache:
             if span.slot is not None:
                 slots.extend([span.slot] * span.n)
                 rows.extend(range(first, first + span.n))
-                reads.append((first, span, _mask(span, device)))
+                last = reads[-1] if reads else None
+                if last is not None and last.is_followed_by(first, span):
+                    last.n_slots += 1
+                else:
+                    reads.append(Read(first, span.slot, span.start, span.n, _mask(span, device)))
             first += span.n
         position, row, slot = (
             torch.tensor(values, dtype=torch.long, device=device)
             for values in (positions, rows, slots)
         )
         return View(self, position, row, slot, position[row], reads)
+
+
+@dataclass(slots=True)
+class Read:
+    """Sequences of one length in slots side by side, which are read in one call.
+
+    A call costs more than the arithmetic of a short sequence. Which others are in it changes no
+    bit of a sequence: each is computed apart, over its own length.
+    """
+
+    first: int
+    slot: int
+    start: int
+    n: int
+    mask: Tensor | None
+    n_slots: int = 1
+
+    def is_followed_by(self, first: int, span: Span) -> bool:
+        """Whether a span whose rows begin at `first` is one more of these."""
+        return (
+            span.slot == self.slot + self.n_slots
+            and first == self.first + self.n_slots * self.n
+            and (span.start, span.n) == (self.start, self.n)
+        )
 
 
 def _mask(span: Span, device: torch.device) -> Tensor | None:
@@ -82,7 +110,7 @@ class View:
     """Their slots."""
     at: Tensor
     """Their positions."""
-    reads: list[tuple[int, Span, Tensor | None]]
+    reads: list[Read]
 
     def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """Store k and v [N, H, D]; return the mix of values [N, H, D] that q [N, H, D] attends to.
@@ -94,13 +122,17 @@ class View:
         keys[self.slots, :, self.at] = k[self.rows]
         values[self.slots, :, self.at] = v[self.rows]
         out = torch.zeros_like(q)
-        for first, span, mask in self.reads:
-            last, length = first + span.n, span.start + span.n
+        for read in self.reads:
+            rows = slice(read.first, read.first + read.n_slots * read.n)
+            slots = slice(read.slot, read.slot + read.n_slots)
+            length = read.start + read.n
             y = F.scaled_dot_product_attention(
-                q[first:last].transpose(0, 1)[None],  # [1, H, n, D]
-                keys[span.slot, :, :length][None],
-                values[span.slot, :, :length][None],
-                attn_mask=mask,
+                q[rows]
+                .reshape(read.n_slots, read.n, *q.shape[1:])
+                .transpose(1, 2),  # [slots, H, n, D]
+                keys[slots, :, :length],
+                values[slots, :, :length],
+                attn_mask=read.mask,
             )
-            out[first:last] = y[0].transpose(0, 1)
+            out[rows] = y.transpose(1, 2).flatten(0, 1)
         return out
