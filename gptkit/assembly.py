@@ -138,8 +138,9 @@ def load_model(
 
 
 def _copied_bytes(source: Checkpoint, dtype: str) -> int:
-    """Return the bytes of weights that can't stay mapped, for they are stored in another type."""
-    return source.n_elements(stored_not_as=dtype) * DTYPE_BYTES[dtype]
+    """Return the bytes of weights that can't stay mapped: in another type, or the head's copy."""
+    head = source.config.vocab_size * source.config.n_embd if dtype == "float32" else 0
+    return (source.n_elements(stored_not_as=dtype) + head) * DTYPE_BYTES[dtype]
 
 
 def _cache_bytes(config: GPTConfig, dtype: str, n_slots: int) -> int:

@@ -125,6 +125,7 @@ class GPT(nn.Module):
         self.h = nn.ModuleList(Block(config) for _ in range(config.n_layer))
         self.ln_f = _norm(config) if config.final_norm else nn.Identity()
         self.lm_head = None if config.tied else Rows(config.vocab_size, config.n_embd)
+        self.head_copy: Tensor | None = None
 
     @classmethod
     def from_tensors(
@@ -135,12 +136,19 @@ class GPT(nn.Module):
         dtype: torch.dtype = torch.float32,
         device: str = "cpu",
     ) -> GPT:
-        """Return a model for inference over `tensors`, which are copied only if they must be."""
+        """Return a model for inference over `tensors`, which are copied only if they must be.
+
+        On a CPU, in float32, the head gets a copy [C, V] of its matrix: one row times it takes
+        half the time that it takes with the embedding's [V, C].
+        """
         with torch.device("meta"):
             model = cls(config)
         placed = {name: tensor.to(device, dtype) for name, tensor in tensors.items()}
         model.load_state_dict(placed, assign=True)
-        return model.requires_grad_(False).eval()
+        model.requires_grad_(False).eval()
+        if device == "cpu" and dtype == torch.float32:
+            model.head_copy = model._head().weight.t().contiguous()
+        return model
 
     def init_weights(self, seed: int) -> GPT:
         """Fill in fresh weights: N(0, 0.02), and 1 / sqrt(2 n_layer) of that into the residual."""
@@ -195,9 +203,14 @@ class GPT(nn.Module):
             x = x + self.wpe(positions)
         return self.drop(x)  # type: ignore[no-any-return]
 
+    def _head(self) -> Rows:
+        return self.wte if self.lm_head is None else self.lm_head
+
     def _logits(self, x: Tensor) -> Tensor:
-        head = self.wte if self.lm_head is None else self.lm_head
-        return F.linear(self.ln_f(x), head.weight)
+        x = self.ln_f(x)
+        if self.head_copy is not None:
+            return x @ self.head_copy
+        return F.linear(x, self._head().weight)
 
 
 def _attend_causally(q: Tensor, k: Tensor, v: Tensor, *, dropout: float) -> Tensor:

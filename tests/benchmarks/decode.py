@@ -43,7 +43,8 @@ def table() -> Table:
     found = registry()
     greedy = resolve_chain(["greedy"], found)
     chain = resolve_chain([{"temperature": 0.8}, {"top_k": 40}, {"top_p": 0.95}], found)
-    model = GPT(NAMED_SIZES["gpt2"]).init_weights(0).eval().requires_grad_(False)
+    config = NAMED_SIZES["gpt2"]
+    model = GPT.from_tensors(config, GPT(config).init_weights(0).state_dict())
     theirs = hugging_face(model)
     for n in (1, 4, 16):
         rounds = [
@@ -66,22 +67,19 @@ def _prompts(n: int) -> list[list[int]]:
 
 
 def _ours(model: GPT, n: int, chain) -> tuple[float, float]:
+    """Return the rate while all sequences decode, and when the first token was there."""
     engine = Engine(model, WideTokenizer(), n_slots=n)
-    stops = Stops(max_new_tokens=NEW)
+    stops = Stops(max_new_tokens=NEW + n)  # one prompt is prefilled in each step
     start = time.perf_counter()
     for i, prompt in enumerate(_prompts(n)):
         engine.add(Request(tuple(prompt), chain, stops, seed=i))
-    first = decoding = 0.0
-    n_tokens = 0
-    while engine.busy:
-        events = engine.step()
-        now = time.perf_counter()
-        first = first or now - start
-        if decoding:
-            n_tokens += len(events)
-        elif not engine.prefilling and not engine.waiting:
-            decoding = now
-    return n_tokens / (time.perf_counter() - decoding), first
+    first = 0.0
+    while len(engine.running) < n:
+        engine.step()
+        first = first or time.perf_counter() - start
+    start = time.perf_counter()
+    n_tokens = sum(len(engine.step()) for _ in range(NEW))
+    return n_tokens / (time.perf_counter() - start), first
 
 
 def _theirs(model, n: int) -> tuple[float, float]:
