@@ -19,9 +19,9 @@ class GPTConfig(Settings):
 
     vocab_size: int = Field(ge=1, le=10_000_000, description="rows of the token embedding")
     block_size: int = Field(ge=1, le=10_000_000, description="positions of the context")
-    n_layer: int = Field(ge=0, le=10_000)
-    n_head: int = Field(1, ge=1, le=10_000)
-    n_embd: int = Field(ge=1, le=1_000_000)
+    n_layer: int = Field(ge=0, le=10_000, description="blocks; 0 is a bigram model")
+    n_head: int = Field(1, ge=1, le=10_000, description="attention heads; divides n_embd")
+    n_embd: int = Field(ge=1, le=1_000_000, description="width of the model")
     n_inner: int | None = Field(
         None, ge=1, le=10_000_000, description="MLP width; None is 4 n_embd"
     )
@@ -31,9 +31,9 @@ class GPTConfig(Settings):
     positions: Literal["learned", "none"] = "learned"
     final_norm: bool = True
     layer_norm_epsilon: float = Field(1e-5, gt=0, le=1)
-    embd_dropout: float = Field(0.0, ge=0, lt=1)
-    attn_dropout: float = Field(0.0, ge=0, lt=1)
-    resid_dropout: float = Field(0.0, ge=0, lt=1)
+    embd_dropout: float = Field(0.0, ge=0, lt=1, description="of the embeddings")
+    attn_dropout: float = Field(0.0, ge=0, lt=1, description="of the attention weights")
+    resid_dropout: float = Field(0.0, ge=0, lt=1, description="of what a block adds")
 
     @model_validator(mode="after")
     def _heads_divide_width(self) -> Self:

@@ -67,7 +67,9 @@ class DataSettings(Settings):
     """What to learn from: one text file, or sources of documents."""
 
     text: str | None = Field(None, description="a text file, split once into training, validation")
-    sources: tuple[SourceSettings, ...] = Field((), strict=False)
+    sources: tuple[SourceSettings, ...] = Field(
+        (), strict=False, description="or several sources of documents"
+    )
     validation: float = Field(0.1, gt=0, lt=1, description="share that is kept for validation")
 
     @model_validator(mode="after")
@@ -89,20 +91,22 @@ class VocabularySettings(Settings):
 class TrainingSettings(Settings):
     """How long and how fast to learn: AdamW, a linear warm-up, then a cosine."""
 
-    max_steps: int = Field(ge=1, le=10**9)
+    max_steps: int = Field(ge=1, le=10**9, description="optimizer steps")
     micro_batch_size: int = Field(12, ge=1, le=65_536, description="blocks computed together")
     grad_accum_steps: int = Field(1, ge=1, le=65_536, description="micro-batches of a step")
-    learning_rate: float = Field(1e-3, gt=0, le=10)
+    learning_rate: float = Field(1e-3, gt=0, le=10, description="after the warm-up")
     min_learning_rate: float = Field(1e-4, ge=0, le=10, description="where the cosine ends")
-    warmup_steps: int = Field(100, ge=0, le=10**9)
+    warmup_steps: int = Field(
+        100, ge=0, le=10**9, description="steps in which the rate rises from 0"
+    )
     weight_decay: float = Field(0.1, ge=0, le=10, description="of matrices alone")
-    beta1: float = Field(0.9, ge=0, lt=1)
-    beta2: float = Field(0.99, ge=0, lt=1)
+    beta1: float = Field(0.9, ge=0, lt=1, description="AdamW's memory of the gradient")
+    beta2: float = Field(0.99, ge=0, lt=1, description="AdamW's memory of its square")
     grad_clip: float = Field(1.0, ge=0, description="largest norm of the gradient; 0 is off")
     eval_interval: int = Field(250, ge=1, le=10**9, description="steps between evaluations")
     eval_batches: int = Field(20, ge=1, le=10**6, description="micro-batches of an evaluation")
     save_interval: int = Field(500, ge=1, le=10**9, description="steps between checkpoints")
-    seed: int = Field(0, ge=0, le=2**63 - 1)
+    seed: int = Field(0, ge=0, le=2**63 - 1, description="of weights, split, blocks and dropout")
     dtype: Literal["float32", "bfloat16"] = Field(
         "float32", description="of the matrix products; weights are kept in float32"
     )
