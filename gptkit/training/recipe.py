@@ -200,9 +200,11 @@ class Recipe:
                 return found
         looked = " and ".join(str(place.absolute()) for place in places)
         unset = "" if len(places) > 1 else "; it is not set"
+        hint = f"GPTKIT_DATA names the folder of corpora{unset}"
+        if Path(pattern).exists():
+            hint = f"the working directory has it: give {Path(pattern).absolute()}"
         raise ConfigError(
-            f"{self.document.name}: no file '{pattern}': looked in {looked}",
-            hint=f"GPTKIT_DATA names the folder of corpora{unset}",
+            f"{self.document.name}: no file '{pattern}': looked in {looked}", hint=hint
         )
 
 

@@ -93,3 +93,7 @@ def test_files_are_found_beside_the_recipe_then_in_the_data_folder(tmp_path, mon
     with pytest.raises(ConfigError) as caught:
         recipe.find("nope.txt")
     assert caught.value.hint == "GPTKIT_DATA names the folder of corpora; it is not set"
+    monkeypatch.chdir(corpora)
+    with pytest.raises(ConfigError) as caught:
+        recipe.find("more/a.txt")
+    assert caught.value.hint == f"the working directory has it: give {corpora / 'more/a.txt'}"
