@@ -131,8 +131,8 @@ def _say_start(job: Job, event: Started) -> None:
         options.note(line)
     chain = " ".join(map(str, job.chain))
     options.say(
-        f"{event.n_rows:,} rows, model {model.name} ({model.device}, {model.dtype}), "
-        f"sampling {chain}, seed {job.seed}"
+        f"{event.n_rows:,} row{'s' * (event.n_rows != 1)}, model {model.name} "
+        f"({model.device}, {model.dtype}), sampling {chain}, seed {job.seed}"
     )
 
 
