@@ -20,7 +20,7 @@ import pluggy
 from gptkit.errors import CheckpointError, ConfigError, GptkitError, PluginError, RequestError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Generator, Iterable, Mapping, Sequence
     from importlib.resources.abc import Traversable
     from pathlib import Path
 
@@ -28,11 +28,15 @@ if TYPE_CHECKING:
 
 __all__ = [
     "API_VERSION",
+    "Branch",
     "ChatTemplate",
     "CheckpointError",
     "ConfigError",
+    "DraftView",
+    "Drafter",
     "GptkitError",
     "Hooks",
+    "Loop",
     "Observed",
     "Param",
     "Params",
@@ -44,8 +48,10 @@ __all__ = [
     "Rows",
     "Sampler",
     "Segment",
+    "Stats",
     "Stop",
     "StoppingCriterion",
+    "Strategy",
     "Template",
     "Tokenizer",
     "Vocab",
@@ -80,6 +86,8 @@ class Param:
     lt: float | None = None
     off: Any = None
     choices: tuple[str, ...] = ()
+    examples: tuple[Any, ...] = ()
+    """Values that the conformance kit tries where a range says too little: texts, lists."""
     help: str = ""
 
     @property
@@ -98,12 +106,16 @@ class Param:
         """Return the value as users write it."""
         if self.off is not None and value == self.off:
             return OFF
+        if self.kind is dict:
+            return ",".join(f"{key}:{one:g}" for key, one in value.items())
         return str(list(value)) if self.items else str(value)
 
     def parse(self, where: str, text: str) -> Any:
         """Read what was typed on a command line; raise ConfigError naming `where`."""
         if text == OFF or self.kind is str:
             return self.check(where, text)
+        if self.kind is dict:
+            return self.check(where, _typed_pairs(text))
         if self.items is not None:
             return self.check(where, [int(text) if self.items is int and text.isdigit() else text])
         if self.kind is bool:
@@ -127,6 +139,8 @@ class Param:
             if self.off is None:
                 raise ConfigError(f"{where} can't be off", hint=f"give {self._kind_text}")
             return self.off
+        if self.kind is dict:
+            return self._check_pairs(where, value)
         if self.items is not None:
             return self._check_items(where, value)
         if type(value) is int and abs(value) >= 2**63:
@@ -167,6 +181,12 @@ class Param:
                 raise ConfigError(f"{where}: {item} is below 0")
         return tuple(values)
 
+    def _check_pairs(self, where: str, value: Any) -> dict[str, float]:
+        if not isinstance(value, dict):
+            raise ConfigError(f"{where}: {value!r} is not {self._kind_text}")
+        one = Param(0.0, float, ge=self.ge, gt=self.gt, le=self.le, lt=self.lt, help=self.help)
+        return {str(key): one.check(f"{where}[{key}]", number) for key, number in value.items()}
+
     @staticmethod
     def _is(value: Any, kind: type | None) -> bool:
         return type(value) is kind  # exactly: True is no number here
@@ -192,12 +212,25 @@ def _plain(number: float) -> str:
     return f"{number:,.0f}" if number % 1 == 0 and abs(number) < 1e15 else f"{number:g}"
 
 
+def _typed_pairs(text: str) -> dict[str, Any]:
+    """Read `KEY:NUMBER,...`; what is no number stays text, for the check to name."""
+    pairs: dict[str, Any] = {}
+    for pair in text.split(","):
+        key, _, number = pair.rpartition(":")
+        try:
+            pairs[key] = float(number)
+        except ValueError:
+            pairs[key] = number
+    return pairs
+
+
 _KIND_TEXT: dict[type | None, str] = {
     int: "a whole number",
     float: "a number",
     bool: "true or false",
     str: "text",
     tuple: "a list",
+    dict: "a mapping of names to numbers",
 }
 
 
@@ -211,15 +244,17 @@ def param(
     off: Any = None,
     choices: tuple[str, ...] = (),
     items: type | None = None,
+    examples: tuple[Any, ...] = (),
     help: str,
 ) -> Any:
     """Declare a parameter of a plugin class; its type is that of `default`.
 
     The parameter declared first is the one that `-s NAME=VALUE` sets. `off` is the value at which
-    the parameter does nothing. A list parameter has a tuple as default and the type of its `items`.
+    the parameter does nothing. A list parameter has a tuple as default and the type of its `items`;
+    a parameter whose default is a dict maps texts to numbers within the range.
     """
     kind = type(default)
-    return Param(default, kind, items, ge, gt, le, lt, off, choices, help)
+    return Param(default, kind, items, ge, gt, le, lt, off, choices, examples, help)
 
 
 class Params:
@@ -330,6 +365,35 @@ class RequestView:
     params: Mapping[str, Any]
     vocab: Vocab
     seed: int
+    stop_ids: frozenset[int] = frozenset()
+    """The tokens that end it: the model's own, unless they are ignored, and the user's."""
+
+
+class Stats(Protocol):
+    """Figures of each row over the tokens that are not forbidden, float32 [R, 1].
+
+    Sums are taken in float64: those of float32 depend on the number of rows and of threads.
+    """
+
+    @property
+    def max(self) -> Tensor:
+        """The best logit."""
+        ...
+
+    @property
+    def entropy(self) -> Tensor:
+        """Entropy of the softmax in nats."""
+        ...
+
+    @property
+    def std(self) -> Tensor:
+        """Population standard deviation of the logits."""
+        ...
+
+    @property
+    def support(self) -> Tensor:
+        """How many tokens are not forbidden, int64."""
+        ...
 
 
 class Rows(Protocol):
@@ -371,6 +435,10 @@ class Rows(Protocol):
 
     def suffix(self, n: int) -> Tensor:
         """Return the last n tokens [R, n], -1 where a row is shorter."""
+        ...
+
+    def stats(self, logits: Tensor) -> Stats:
+        """Return figures of logits [R, V]; computed once for a stage's input."""
         ...
 
     def uniform(self, stream: int = 0) -> Tensor:
@@ -442,6 +510,10 @@ class Sampler(Plugin, ABC):
     """Place inside the phase when a stage joins a chain without a place."""
     state_from: ClassVar[Literal["token", "sample"] | None] = None
     """What `advance` needs: only the token, or the log-probabilities of the draw as well."""
+    gauge_dependent: ClassVar[bool] = False
+    """Whether a constant added to all logits, which softmax does not see, changes the result."""
+    delays_stops: ClassVar[str | None] = None
+    """The parameter that says before how many tokens nothing may end the sequence."""
 
     @classmethod
     def _check_declaration(cls) -> None:
@@ -471,6 +543,13 @@ class StoppingCriterion(Plugin, ABC):
 
     rank: ClassVar[int] = 40
     """Criteria are asked from the lowest rank on; the first reason counts."""
+    observes_entropy: ClassVar[bool] = False
+    """Whether `push` wants `entropy`, of the model's distribution before the chain, in nats."""
+
+    @classmethod
+    def token_ids(cls, params: Mapping[str, Any]) -> frozenset[int]:
+        """Return the tokens that end a sequence as such, which a stage may have to hold back."""
+        return frozenset()
 
     def init_state(self, request: RequestView) -> Any:
         """Return the state before the first token: immutable and picklable."""
@@ -478,7 +557,112 @@ class StoppingCriterion(Plugin, ABC):
 
     @abstractmethod
     def push(self, state: Any, token_id: int, data: bytes, n_out: int) -> tuple[Any, Stop | None]:
-        """Return the new state and what to do; `data` are the token's bytes, `n_out` counts it."""
+        """Return the new state and what to do; `data` are the token's bytes, `n_out` counts it.
+
+        One that observes the entropy has `*, entropy: float = nan` besides.
+        """
+
+
+class DraftView(Protocol):
+    """What a drafter sees of a sequence."""
+
+    @property
+    def id(self) -> int:
+        """The same number from the first token to the last, and no other sequence's."""
+        ...
+
+    @property
+    def tokens(self) -> Sequence[int]:
+        """Prompt and output so far."""
+        ...
+
+    @property
+    def prompt_len(self) -> int:
+        """Tokens of the prompt."""
+        ...
+
+
+class Drafter(Plugin, ABC):
+    """Guesses what comes next. A wrong guess costs time and never changes a token.
+
+    The model checks a whole draft in one step: each token that the chain would have picked anyway
+    is kept (sample-and-match, with the noise of its position).
+    """
+
+    @abstractmethod
+    def propose(self, view: DraftView, k: int, p: Params) -> Sequence[int]:
+        """Return at most k token ids that may follow; none is a good answer too."""
+
+
+class Branch(Protocol):
+    """One sequence of a strategy: the prompt and what was appended; never changed."""
+
+    @property
+    def tokens(self) -> Sequence[int]:
+        """Prompt and output."""
+        ...
+
+    @property
+    def n_out(self) -> int:
+        """Tokens after the prompt."""
+        ...
+
+
+class Loop(Protocol):
+    """What a strategy works with: branches, the chain, and the way out."""
+
+    request: RequestView
+    max_new_tokens: int
+
+    @property
+    def root(self) -> Branch:
+        """The prompt's own branch."""
+        ...
+
+    def branch(self, prompt: Sequence[int]) -> Branch:
+        """Return a branch with another prompt."""
+        ...
+
+    def fork(self, parent: Branch, token: int) -> Branch:
+        """Return `parent` with one more token. What both have is computed and stored once."""
+        ...
+
+    def process(self, logits: Tensor, branches: Sequence[Branch]) -> Tensor:
+        """Return logits [R, V] after the chain's stages, all but the picker."""
+        ...
+
+    def pick(self, logits: Tensor, branches: Sequence[Branch]) -> list[int]:
+        """Return what the whole chain picks for each row of logits [R, V]."""
+        ...
+
+    def hidden(self, branch: Branch) -> Tensor:
+        """Return the last layer's states of all its computed tokens [T, C]."""
+        ...
+
+    def commit(self, token: int) -> bool:
+        """Append a token to the answer; return False when that ended it."""
+        ...
+
+
+class Strategy(Plugin, ABC):
+    """A loop of its own: which sequences exist, and what each is fed.
+
+    `run` is a generator. It yields the branches whose next token it wants to know of, and is sent
+    their logits [R, V]; the engine computes them in one step with everybody else's. A branch that
+    is not yielded again is forgotten. What it commits streams, and ends by the same criteria, as
+    any other answer.
+    """
+
+    needs_hidden: ClassVar[bool] = False
+    """Whether it asks for hidden states."""
+
+    @abstractmethod
+    def width(self, p: Params) -> int:
+        """Return how many branches it yields at most."""
+
+    @abstractmethod
+    def run(self, loop: Loop, p: Params) -> Generator[Sequence[Branch], Tensor, None]:
+        """Yield branches, be sent logits, commit tokens; return when the answer is complete."""
 
 
 class Template(Plugin, ABC):
@@ -553,3 +737,13 @@ class Hooks:
     @hookspec
     def gptkit_templates() -> Iterable[type[Template | ChatTemplate] | Traversable]:  # type: ignore[empty-body]
         """Yield Template or ChatTemplate classes, or YAML files; a file's name is its stem."""
+
+    @staticmethod
+    @hookspec
+    def gptkit_drafters() -> Iterable[type[Drafter]]:  # type: ignore[empty-body]
+        """Yield Drafter classes."""
+
+    @staticmethod
+    @hookspec
+    def gptkit_strategies() -> Iterable[type[Strategy]]:  # type: ignore[empty-body]
+        """Yield Strategy classes."""

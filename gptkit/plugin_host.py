@@ -31,12 +31,14 @@ OURS = "gptkit"
 SUSPECTS = 3
 """How many failed plugins the message for an unknown name tells of."""
 
-Kind = Literal["tokenizer", "sampler", "stopping", "template"]
+Kind = Literal["tokenizer", "sampler", "stopping", "template", "drafter", "strategy"]
 HOOKS: dict[str, tuple[Kind, tuple[type[plugin_api.Plugin], ...]]] = {
     "gptkit_tokenizers": ("tokenizer", (plugin_api.Tokenizer,)),
     "gptkit_samplers": ("sampler", (plugin_api.Sampler,)),
     "gptkit_stopping_criteria": ("stopping", (plugin_api.StoppingCriterion,)),
     "gptkit_templates": ("template", (plugin_api.Template, plugin_api.ChatTemplate)),
+    "gptkit_drafters": ("drafter", (plugin_api.Drafter,)),
+    "gptkit_strategies": ("strategy", (plugin_api.Strategy,)),
 }
 
 
@@ -307,6 +309,8 @@ _KIND_TEXT: dict[Kind, str] = {
     "sampler": "sampler",
     "stopping": "stopping criterion",
     "template": "template",
+    "drafter": "drafter",
+    "strategy": "strategy",
 }
 
 

@@ -6,6 +6,7 @@ Shapes: R rows, V vocabulary, K token ids.
 from __future__ import annotations
 
 import zlib
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -29,6 +30,41 @@ _DTYPES = {float: torch.float32, int: torch.int64, bool: torch.bool}
 _NO = float("-inf")
 
 
+class LogitStats:
+    """Figures of each row of logits [R, V]; the `Stats` of the plugin api."""
+
+    def __init__(self, logits: Tensor) -> None:
+        self.logits = logits
+
+    @cached_property
+    def max(self) -> Tensor:
+        """The best logit [R, 1]."""
+        return self.logits.amax(-1, keepdim=True)
+
+    @cached_property
+    def support(self) -> Tensor:
+        """How many tokens are not forbidden [R, 1]."""
+        return (self.logits > _NO).sum(-1, keepdim=True)
+
+    @cached_property
+    def entropy(self) -> Tensor:
+        """Entropy in nats [R, 1], never below 0."""
+        logprobs = self.logits.double().log_softmax(-1)
+        terms = (logprobs.exp() * logprobs).masked_fill(self.logits == _NO, 0.0)
+        entropy: Tensor = -terms.sum(-1, keepdim=True)
+        return entropy.clamp_min(0.0).float()
+
+    @cached_property
+    def std(self) -> Tensor:
+        """Population standard deviation over the support [R, 1]."""
+        out = self.logits == _NO
+        values = self.logits.double().masked_fill(out, 0.0)
+        mean = values.sum(-1, keepdim=True) / self.support
+        square = (values - mean).square().masked_fill(out, 0.0)
+        std: Tensor = (square.sum(-1, keepdim=True) / self.support).sqrt().float()
+        return std
+
+
 class SequenceRows:
     """What a stage may look at, made from sequences; the `Rows` of the plugin api."""
 
@@ -39,6 +75,7 @@ class SequenceRows:
         self.device = logits.device
         self.state: list[Any] = []
         self.domain = noise.PICK
+        self._stats: LogitStats | None = None
         self._seeds = np.array([seq.request.seed for seq in sequences], np.int64)
         self._positions = np.array([len(seq.tokens) for seq in sequences], np.int64)
 
@@ -77,6 +114,12 @@ class SequenceRows:
         """Return the last n tokens [R, n], -1 where a row is shorter."""
         last = [([-1] * n + seq.tokens)[-n:] for seq in self.sequences]
         return torch.tensor(last, device=self.device)
+
+    def stats(self, logits: Tensor) -> LogitStats:
+        """Return figures of logits [R, V], once for the same tensor."""
+        if self._stats is None or self._stats.logits is not logits:
+            self._stats = LogitStats(logits)
+        return self._stats
 
     def uniform(self, stream: int = 0) -> Tensor:
         """Return one keyed coin for each row, float32 [R, 1]."""

@@ -97,6 +97,11 @@ class Stops:
     ignore_eos: bool = False
     criteria: tuple[Criterion, ...] = ()
 
+    def token_ids(self, eos_ids: frozenset[int]) -> frozenset[int]:
+        """Return the tokens that end a sequence as such, of a model with these `eos_ids`."""
+        ours = (c.criterion.token_ids(c.values) for c in self.criteria)
+        return frozenset().union(() if self.ignore_eos else eos_ids, *ours)
+
 
 @dataclass(frozen=True, slots=True)
 class Request:

@@ -6,9 +6,8 @@ import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from gptkit.decoding.stopping import Stopper
+from gptkit.decoding.stopping import Stopper, request_view
 from gptkit.errors import GptkitError, plugin_failure
-from gptkit.plugin_api import RequestView
 from gptkit.text.stream import TextStream
 
 if TYPE_CHECKING:
@@ -58,9 +57,8 @@ class Sequence:
 
 def _begin(stage: Stage, request: Request, vocab: Vocab) -> Any:
     """Return a stage's state before the first token."""
-    view = RequestView(request.prompt_ids, stage.values, vocab, request.seed)
     try:
-        return stage.sampler().init_state(view)
+        return stage.sampler().init_state(request_view(request, stage.values, vocab))
     except GptkitError:
         raise
     except Exception as error:
