@@ -9,6 +9,7 @@ Shapes: R rows, V vocabulary.
 
 from __future__ import annotations
 
+import json
 import math
 import re
 from abc import ABC, abstractmethod
@@ -106,18 +107,24 @@ class Param:
         """Return the value as users write it."""
         if self.off is not None and value == self.off:
             return OFF
-        if self.kind is dict:
-            return ",".join(f"{key}:{one:g}" for key, one in value.items())
-        return str(list(value)) if self.items else str(value)
+        if self.kind is dict and not any("," in key for key in value):
+            return ",".join(f"{key}:{_exact(one)}" for key, one in value.items())
+        if self.items and len(value) == 1 and value[0] != OFF and str(value[0])[:1] != "[":
+            return str(value[0])
+        if self.items or self.kind is dict:
+            return json.dumps(value, ensure_ascii=False)
+        return str(value).lower() if self.kind is bool else str(value)
 
     def parse(self, where: str, text: str) -> Any:
         """Read what was typed on a command line; raise ConfigError naming `where`."""
         if text == OFF or self.kind is str:
             return self.check(where, text)
         if self.kind is dict:
-            return self.check(where, _typed_pairs(text))
+            return self.check(where, _typed_json(where, text, r"\{") or _typed_pairs(text))
         if self.items is not None:
-            return self.check(where, [int(text) if self.items is int and text.isdigit() else text])
+            several = _typed_json(where, text, r'\[\s*["\]]' if self.items is str else r"\[")
+            one = int(text) if self.items is int and text.isdecimal() else text
+            return self.check(where, [one] if several is None else several)
         if self.kind is bool:
             return self.check(where, {"true": True, "false": False}.get(text, text))
         try:
@@ -210,6 +217,22 @@ def _plain(number: float) -> str:
     if isinstance(number, int):
         return f"{number:,}"
     return f"{number:,.0f}" if number % 1 == 0 and abs(number) < 1e15 else f"{number:g}"
+
+
+def _exact(number: float) -> str:
+    """Write a number as short as it can be read again."""
+    short = f"{number:g}"
+    return short if float(short) == number else repr(number)
+
+
+def _typed_json(where: str, text: str, start: str) -> Any:
+    """Read a list or mapping that is typed as JSON, which is what begins with `start`, or None."""
+    if not re.match(start, text):
+        return None
+    try:
+        return json.loads(text)
+    except ValueError as error:
+        raise ConfigError(f"{where}: {text!r} is no JSON ({error})") from error
 
 
 def _typed_pairs(text: str) -> dict[str, Any]:

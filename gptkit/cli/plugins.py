@@ -39,7 +39,7 @@ def list_(as_json: Json = False) -> None:
 
     table = Table(box=None, pad_edge=False)
     for heading in ("kind", "name", "parameters", "summary"):
-        table.add_column(heading, no_wrap=heading != "summary")
+        table.add_column(heading, no_wrap=heading in ("kind", "name"))
     for offer in sorted(found.offers(), key=lambda o: (o.kind, _place(o), o.name)):
         row = (offer.kind, offer.name, ", ".join(_params(offer)), _whose(offer))
         table.add_row(*(Text(safe_line(cell)) for cell in row))

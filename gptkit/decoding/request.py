@@ -6,6 +6,7 @@ errors at once, before a model loads.
 
 from __future__ import annotations
 
+import re
 import secrets
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -15,7 +16,7 @@ from pydantic import Field
 
 from gptkit.config import Settings
 from gptkit.errors import ConfigError, GptkitError, UnknownName, did_you_mean
-from gptkit.plugin_api import PHASES, Param, Sampler, StoppingCriterion, param
+from gptkit.plugin_api import OFF, PHASES, Param, Sampler, StoppingCriterion, param
 
 if TYPE_CHECKING:
     from gptkit.plugin_host import Kind, Registry
@@ -59,22 +60,23 @@ class Stage:
 
     def as_item(self) -> Item:
         """Return the stage as YAML would have it, off values as `off`."""
-        shown = {key: self.sampler.params[key].show(v) for key, v in self.values.items()}
-        plain = {k: "off" if shown[k] == "off" else v for k, v in self.values.items()}
+        params = self.sampler.params
+        plain = {key: _plain(params[key], value) for key, value in self.values.items()}
         if self.label != self.sampler.name:
             return {self.sampler.name: {**plain, "as": self.label}}
         if not plain:
             return self.label
-        return {self.label: next(iter(plain.values())) if len(plain) == 1 else plain}
+        first = next(iter(plain.values()))
+        bare = not isinstance(first, dict) or _is_value(params, first)
+        return {self.label: first if len(plain) == 1 and bare else plain}
 
     def __str__(self) -> str:
-        item = self.as_item()
-        if isinstance(item, str):
-            return item
-        ((name, value),) = item.items()
-        if not isinstance(value, dict):
-            return f"{name}={value}"
-        return f"{name}:" + ",".join(f"{key}={one}" for key, one in value.items())
+        shown = {key: self.sampler.params[key].show(value) for key, value in self.values.items()}
+        if self.label != self.sampler.name:
+            shown["as"] = self.label
+        elif len(shown) < 2:
+            return "=".join((self.label, *shown.values()))
+        return f"{self.sampler.name}:" + ",".join(f"{key}={one}" for key, one in shown.items())
 
 
 Chain = tuple[Stage, ...]
@@ -157,7 +159,7 @@ def parse_stage(text: str) -> Item:
     """Read `NAME`, `NAME=VALUE` or `NAME:KEY=VALUE,...` as typed after `-s`."""
     head, colon, rest = text.partition(":")
     if colon and "=" not in head:
-        pairs = dict(pair.partition("=")[::2] for pair in rest.split(","))
+        pairs = dict(pair.partition("=")[::2] for pair in re.split(r",(?=\w+=)", rest))
         return {head: {key: _Typed(value) for key, value in pairs.items()}}
     name, equals, value = text.partition("=")
     return {name: _Typed(value)} if equals else name
@@ -332,11 +334,28 @@ def _given(params: Mapping[str, Any], name: str, raw: Any) -> dict[str, Any]:
     """Return the parameters that the user gave, by key; a bare value is the first parameter's."""
     if raw is None:
         return {}
-    if isinstance(raw, Mapping):
+    if isinstance(raw, Mapping) and not _is_value(params, raw):
         return dict(raw)
     if not params:
         raise ConfigError(f"{name} takes no value, got {raw!r}", hint=f"write {name}")
     return {next(iter(params)): raw}
+
+
+def _is_value(params: Mapping[str, Param], raw: Mapping[Any, Any]) -> bool:
+    """Return whether a mapping is itself the value of the first parameter, which takes one."""
+    first = next(iter(params.values()), None)
+    named = any(
+        key in params or isinstance(value, _Typed) or (key == "as" and isinstance(value, str))
+        for key, value in raw.items()
+    )
+    return first is not None and first.kind is dict and not named
+
+
+def _plain(declared: Param, value: Any) -> Any:
+    """Return a value as YAML would have it."""
+    if declared.off is not None and value == declared.off:
+        return OFF
+    return list(value) if isinstance(value, tuple) else value
 
 
 def _values(

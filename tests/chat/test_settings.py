@@ -8,10 +8,10 @@ from tests.chat.talk import registry
 from tests.fakes import ByteTokenizer, byte_config
 
 
-class Dry(Sampler):
+class Parch(Sampler):
     """Two parameters."""
 
-    name = "dry"
+    name = "parch"
     phase = "penalty"
     multiplier = param(0.0, ge=0, off=0.0, help="how much")
     base = param(1.75, ge=1, help="how fast")
@@ -24,7 +24,7 @@ class Module:
     @staticmethod
     @hookimpl
     def gptkit_samplers():
-        yield Dry
+        yield Parch
 
 
 def settings(**given):
@@ -45,11 +45,11 @@ def chain(made):
         ("top_p off", "top_p=off sample"),
         ("top_k 5", "top_k=5 top_p=0.9 sample"),
         ("greedy", "top_p=0.9 greedy"),
-        ("dry multiplier=0.8,base=2", "dry:multiplier=0.8,base=2.0 top_p=0.9 sample"),
-        ("dry multiplier=0.8 base=2", "dry:multiplier=0.8,base=2.0 top_p=0.9 sample"),
-        ("dry:multiplier=0.8", "dry:multiplier=0.8,base=1.75 top_p=0.9 sample"),
-        ("dry {multiplier: 0.8}", "dry:multiplier=0.8,base=1.75 top_p=0.9 sample"),
-        ("dry 0.8", "dry:multiplier=0.8,base=1.75 top_p=0.9 sample"),
+        ("parch multiplier=0.8,base=2", "parch:multiplier=0.8,base=2.0 top_p=0.9 sample"),
+        ("parch multiplier=0.8 base=2", "parch:multiplier=0.8,base=2.0 top_p=0.9 sample"),
+        ("parch:multiplier=0.8", "parch:multiplier=0.8,base=1.75 top_p=0.9 sample"),
+        ("parch {multiplier: 0.8}", "parch:multiplier=0.8,base=1.75 top_p=0.9 sample"),
+        ("parch 0.8", "parch:multiplier=0.8,base=1.75 top_p=0.9 sample"),
     ],
 )
 def test_a_stage_is_set_in_the_chain_that_is_in_force(line, then):
@@ -59,9 +59,9 @@ def test_a_stage_is_set_in_the_chain_that_is_in_force(line, then):
 
 
 def test_a_parameter_that_is_not_named_keeps_its_value():
-    made = settings(items=[{"dry": {"multiplier": 0.8, "base": 3.0}}])
-    made.set("dry base=2")
-    assert chain(made) == "dry:multiplier=0.8,base=2.0 sample"
+    made = settings(items=[{"parch": {"multiplier": 0.8, "base": 3.0}}])
+    made.set("parch base=2")
+    assert chain(made) == "parch:multiplier=0.8,base=2.0 sample"
 
 
 def test_one_picker_takes_the_place_of_the_other_and_back():
@@ -76,8 +76,8 @@ def test_one_picker_takes_the_place_of_the_other_and_back():
         ("top_p 1.5", ConfigError, "top_p: 1.5 is above 1"),
         ("temperature nan", ConfigError, "nan"),
         ("temperature 0,7", ConfigError, "'0,7' is not a number"),
-        ("dry factor=1", ConfigError, "'factor=1' is not a number"),
-        ("dry:factor=1", ConfigError, "no parameter 'factor'"),
+        ("parch factor=1", ConfigError, "'factor=1' is not a number"),
+        ("parch:factor=1", ConfigError, "no parameter 'factor'"),
         ("greedy 1", ConfigError, "greedy takes no value"),
         ("max_new_tokens off", ConfigError, "max_new_tokens can't be off"),
         ("max_new_tokens 513", ConfigError, "513 is above 512"),
@@ -177,7 +177,7 @@ def test_the_listing_has_value_and_range_of_everything():
     assert listed["temperature"].span == "at least 0 and at most 100"
     assert listed["top_p"].value == "-"
     assert listed["sample"].value == "on"
-    assert listed["dry"].span == "at least 0, base="
+    assert listed["parch"].span == "at least 0, base="
     assert listed["max_new_tokens"].value == "256"
     assert listed["on_overflow"].span == "drop_oldest, error"
     assert listed["seed"].value == "1"

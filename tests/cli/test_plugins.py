@@ -312,10 +312,10 @@ def test_broken_plugins_do_not_stop_a_generation(zoo):
 
 
 def test_an_unknown_name_tells_which_plugins_failed(zoo):
-    done = zoo("generate", "hi", "-m", "tiny", "-s", "dry=1")
+    done = zoo("generate", "hi", "-m", "tiny", "-s", "wet=1")
     error, hint = (line for line in done.err.splitlines() if "error:" in line or "hint:" in line)
     assert done.code == 2
-    assert "unknown sampler 'dry'; plugin 'zoo-attribute 0.1' failed to load: " in error
+    assert "unknown sampler 'wet'; plugin 'zoo-attribute 0.1' failed to load: " in error
     assert "and 4 more failed" in error
     assert "see gptkit plugins list" in hint
 

@@ -1,0 +1,26 @@
+"""Change the logits of a few tokens of each row.
+
+Shapes: R rows, V vocabulary.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from torch import Tensor
+
+BAN = float("-inf")
+
+
+def add(logits: Tensor, amounts: Sequence[Mapping[int, float]]) -> Tensor:
+    """Return logits [R, V] with `amounts[row][token]` added to them; BAN forbids the token."""
+    row = [r for r, one in enumerate(amounts) for _ in one]
+    token = [t for one in amounts for t in one]
+    if not token:
+        return logits
+    out = logits.clone()
+    out[row, token] += logits.new_tensor([amount for one in amounts for amount in one.values()])
+    return out
