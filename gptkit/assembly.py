@@ -17,6 +17,7 @@ from gptkit.decoding.request import add_stop, parse_stage
 from gptkit.errors import CheckpointError, ConfigError, ResourceError, did_you_mean
 from gptkit.model import memory
 from gptkit.model.config import DTYPE_BYTES
+from gptkit.model.forward import slot_positions
 from gptkit.plugin_host import Registry, registry
 
 if TYPE_CHECKING:
@@ -138,14 +139,14 @@ def load_model(
 
 
 def _copied_bytes(source: Checkpoint, dtype: str) -> int:
-    """Return the bytes of weights that can't stay mapped: in another type, or the head's copy."""
-    head = source.config.vocab_size * source.config.n_embd if dtype == "float32" else 0
-    return (source.n_elements(stored_not_as=dtype) + head) * DTYPE_BYTES[dtype]
+    """Return the bytes of weights that can't stay mapped: in another type, or packed."""
+    packed = source.config.n_params() if dtype == "float32" else 0
+    return (source.n_elements(stored_not_as=dtype) + packed) * DTYPE_BYTES[dtype]
 
 
 def _cache_bytes(config: GPTConfig, dtype: str, n_slots: int) -> int:
     """Return the bytes of keys and values of `n_slots` sequences that fill the context."""
-    return n_slots * config.block_size * config.kv_bytes_per_token(dtype)
+    return n_slots * slot_positions(config.block_size) * config.kv_bytes_per_token(dtype)
 
 
 def _check_choice(option: str, value: str, known: tuple[str, ...]) -> None:

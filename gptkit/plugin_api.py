@@ -560,6 +560,10 @@ class Sampler(Plugin, ABC):
         """Return the state after a token; `p` holds this row's plain values."""
         return state
 
+    def is_done(self, state: Any) -> bool:
+        """Return whether nothing more may follow; that ends the sequence: `constraint_done`."""
+        return False
+
 
 class StoppingCriterion(Plugin, ABC):
     """Sees each committed token of a sequence, in order, and may end it."""

@@ -42,6 +42,8 @@ class ByteTokenizer(Tokenizer):
 class FlatModel:
     """Every token is as likely as any other; it remembers what it was asked to compute."""
 
+    shares_prefixes = False
+
     def __init__(self, config):
         self.config = config
         self.n_computed = 0

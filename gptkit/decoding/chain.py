@@ -5,9 +5,10 @@ Shapes: R rows, V vocabulary, K token ids.
 
 from __future__ import annotations
 
+import math
 import zlib
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import numpy as np
 import torch
@@ -18,12 +19,11 @@ from gptkit.errors import GptkitError, PluginError, RequestError, plugin_failure
 from gptkit.plugin_api import Observed, Params
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from torch import Tensor
 
-    from gptkit.decoding.request import Chain
-    from gptkit.decoding.sequence import Sequence as Seq
+    from gptkit.decoding.request import Chain, Request
     from gptkit.plugin_api import Param, Sampler, Vocab
 
 _DTYPES = {float: torch.float32, int: torch.int64, bool: torch.bool}
@@ -65,19 +65,43 @@ class LogitStats:
         return std
 
 
-class SequenceRows:
-    """What a stage may look at, made from sequences; the `Rows` of the plugin api."""
+class Position(Protocol):
+    """One position of one sequence: what a row stands for."""
 
-    def __init__(self, sequences: Sequence[Seq], vocab: Vocab, logits: Tensor) -> None:
-        self.sequences = sequences
+    @property
+    def request(self) -> Request:
+        """The request."""
+        ...
+
+    @property
+    def tokens(self) -> Sequence[int]:
+        """Prompt, output, and what a draft puts before this position."""
+        ...
+
+    @property
+    def prompt_len(self) -> int:
+        """Tokens of the prompt."""
+        ...
+
+    @property
+    def states(self) -> list[Any]:
+        """The states of the chain's stages at this position."""
+        ...
+
+
+class PositionRows:
+    """What a stage may look at, made from positions; the `Rows` of the plugin api."""
+
+    def __init__(self, positions: Sequence[Position], vocab: Vocab, logits: Tensor) -> None:
+        self.positions = positions
         self.vocab = vocab
         self.R, self.V = logits.shape
         self.device = logits.device
         self.state: list[Any] = []
         self.domain = noise.PICK
         self._stats: LogitStats | None = None
-        self._seeds = np.array([seq.request.seed for seq in sequences], np.int64)
-        self._positions = np.array([len(seq.tokens) for seq in sequences], np.int64)
+        self._seeds = np.array([one.request.seed for one in positions], np.int64)
+        self._positions = np.array([len(one.tokens) for one in positions], np.int64)
 
     @property
     def position(self) -> Tensor:
@@ -87,7 +111,7 @@ class SequenceRows:
     @property
     def prompt_len(self) -> Tensor:
         """Tokens of the prompt [R]."""
-        return torch.tensor([seq.prompt_len for seq in self.sequences], device=self.device)
+        return torch.tensor([one.prompt_len for one in self.positions], device=self.device)
 
     @property
     def n_out(self) -> Tensor:
@@ -96,7 +120,7 @@ class SequenceRows:
 
     def tokens(self, row: int) -> Sequence[int]:
         """Return prompt and output of one row."""
-        return self.sequences[row].tokens
+        return self.positions[row].tokens
 
     def seen(self, scope: Literal["all", "output"] = "all", window: int = 0) -> Tensor:
         """Return which tokens have occurred, bool [R, V]."""
@@ -105,14 +129,14 @@ class SequenceRows:
     def counts(self, scope: Literal["all", "output"] = "output", window: int = 0) -> Tensor:
         """Return how often each token has occurred, float32 [R, V]."""
         counts = [
-            np.bincount(self._history(seq, scope, window), minlength=self.V)
-            for seq in self.sequences
+            np.bincount(self._history(one, scope, window), minlength=self.V)
+            for one in self.positions
         ]
         return torch.as_tensor(np.stack(counts), dtype=torch.float32, device=self.device)
 
     def suffix(self, n: int) -> Tensor:
         """Return the last n tokens [R, n], -1 where a row is shorter."""
-        last = [([-1] * n + seq.tokens)[-n:] for seq in self.sequences]
+        last = [([-1] * n + list(one.tokens))[-n:] for one in self.positions]
         return torch.tensor(last, device=self.device)
 
     def stats(self, logits: Tensor) -> LogitStats:
@@ -135,8 +159,8 @@ class SequenceRows:
         return torch.as_tensor(u, device=self.device)
 
     @staticmethod
-    def _history(seq: Seq, scope: str, window: int) -> Any:
-        tokens = seq.tokens[seq.prompt_len :] if scope == "output" else seq.tokens
+    def _history(one: Position, scope: str, window: int) -> Any:
+        tokens = one.tokens[one.prompt_len :] if scope == "output" else one.tokens
         return np.asarray(tokens[-window:] if window else tokens, np.int64)
 
 
@@ -146,50 +170,87 @@ class ChainRunner:
     def __init__(self, chain: Chain) -> None:
         self.labels = [stage.label for stage in chain]
         self.samplers: list[Sampler] = [stage.sampler() for stage in chain]
+        self.remembers = any(sampler.state_from is not None for sampler in self.samplers)
 
-    def run(self, logits: Tensor, sequences: Sequence[Seq], vocab: Vocab) -> list[Picked]:
+    def run(self, logits: Tensor, positions: Sequence[Position], vocab: Vocab) -> list[Picked]:
         """Pick a token for each row of finite logits [R, V]; a row that fails carries its error.
 
         When a stage raises, each row is run alone, so that only the rows at fault fail.
         """
         try:
-            return self._run(logits, sequences, vocab)
+            return self._run(logits, positions, vocab)
         except GptkitError as error:
-            if len(sequences) == 1:
+            if len(positions) == 1:
                 return [Picked(error=error)]
-        alone = (self.run(logits[i : i + 1], [seq], vocab) for i, seq in enumerate(sequences))
+        alone = (self.run(logits[i : i + 1], [one], vocab) for i, one in enumerate(positions))
         return [picked for one in alone for picked in one]
 
-    def _run(self, logits: Tensor, sequences: Sequence[Seq], vocab: Vocab) -> list[Picked]:
-        rows = SequenceRows(sequences, vocab, logits)
-        raw, entered = logits, []
-        traces: list[list[StageTrace]] = [[] for _ in sequences]
-        tracing = any(seq.request.trace for seq in sequences)
-        ids = None
+    def process(self, logits: Tensor, positions: Sequence[Position], vocab: Vocab) -> Tensor:
+        """Return logits [R, V] after all stages but the picker."""
+        return self._stages(PositionRows(positions, vocab, logits), logits)[-1]
+
+    def after(self, one: Position, observed: Mapping[int, Observed]) -> list[Any]:
+        """Return the states that follow those of a position, by what each stage has observed."""
+        states = list(one.states)
+        for i, at in observed.items():
+            values = Params(one.request.chain[i].values)
+            states[i] = self._guarded(
+                i, lambda i=i, v=values, at=at: self.samplers[i].advance(states[i], v, at)
+            )
+        return states
+
+    def unseen(self, one: Position, token: int) -> dict[int, Observed]:
+        """Return what the stages observe of a token that the chain did not pick.
+
+        Raise RequestError where one wants to know how likely it was.
+        """
+        observed = {}
         for i, sampler in enumerate(self.samplers):
-            rows.domain = zlib.crc32(self.labels[i].encode())
-            rows.state = [seq.states[i] for seq in sequences]
-            entered.append(logits)
-            if sampler.phase == "pick":
-                rows.domain = noise.PICK
-                ids = self._pick(i, logits, self._gather(i, sequences, rows.device), rows)
-                break
-            left = self._apply(i, logits, sequences, rows)
-            if tracing:
-                _trace(traces, self.labels[i], logits, left)
-            logits = left
-        assert ids is not None, "a resolved chain ends in a picker"
-        picked = [Picked(token, trace=tuple(t)) for token, t in zip(ids, traces, strict=True)]
-        self._advance(picked, sequences, raw, entered)
+            if sampler.state_from == "sample":
+                raise RequestError(
+                    f"'{self.labels[i]}' needs a draw for each token, and here there is none",
+                    hint="leave the stage out, or the strategy",
+                )
+            if sampler.state_from == "token":
+                observed[i] = _observed(one, token, [math.nan] * 3)
+        return observed
+
+    def is_done(self, states: Sequence[Any]) -> bool:
+        """Whether a stage says that nothing more may follow."""
+        return any(
+            sampler.state_from is not None and sampler.is_done(state)
+            for sampler, state in zip(self.samplers, states, strict=True)
+        )
+
+    def _run(self, logits: Tensor, positions: Sequence[Position], vocab: Vocab) -> list[Picked]:
+        rows = PositionRows(positions, vocab, logits)
+        entered = self._stages(rows, logits)
+        ids = self._pick(entered[-1], rows)
+        picked = [Picked(token) for token in ids]
+        for row, (one, position) in enumerate(zip(picked, positions, strict=True)):
+            one.observed = self._observe(row, position, one.token, entered)
+            one.states = self.after(position, one.observed)
+            one.final = entered[-1][row]
+            if position.request.trace:
+                one.trace = self._trace(position, one.token, [x[row] for x in entered])
         return picked
 
-    def _apply(
-        self, i: int, logits: Tensor, sequences: Sequence[Seq], rows: SequenceRows
-    ) -> Tensor:
-        off = [seq.request.chain[i].is_off for seq in sequences]
+    def _stages(self, rows: PositionRows, logits: Tensor) -> list[Tensor]:
+        """Return the logits that enter each stage, those that enter the picker last."""
+        entered = [logits]
+        for i, sampler in enumerate(self.samplers):
+            if sampler.phase == "pick":
+                break
+            rows.domain = zlib.crc32(self.labels[i].encode())
+            rows.state = [one.states[i] for one in rows.positions]
+            entered.append(self._apply(i, entered[-1], rows))
+        return entered
+
+    def _apply(self, i: int, logits: Tensor, rows: PositionRows) -> Tensor:
+        off = [one.request.chain[i].is_off for one in rows.positions]
         if all(off):
             return logits
-        sampler, p = self.samplers[i], self._gather(i, sequences, rows.device)
+        sampler, p = self.samplers[i], self._gather(i, rows)
         out: Tensor = self._guarded(i, lambda: sampler.apply(logits, p, rows))
         self._check(i, out, logits)
         best = out.amax(-1, keepdim=True)
@@ -214,13 +275,18 @@ class ChainRunner:
             got, want = (f"{t.dtype} {list(t.shape)}" for t in (out, logits))
             raise PluginError(f"sampler '{self.labels[i]}' returned {got}, not {want}")
 
-    def _pick(self, i: int, logits: Tensor, p: Params, rows: SequenceRows) -> list[int]:
+    def _pick(self, logits: Tensor, rows: PositionRows) -> list[int]:
+        i = len(self.samplers) - 1  # a resolved chain ends in a picker
+        rows.domain, rows.state = noise.PICK, [one.states[i] for one in rows.positions]
+        p = self._gather(i, rows)
         out = self._guarded(i, lambda: self.samplers[i].apply(logits, p, rows))
         if not isinstance(out, torch.Tensor) or out.shape != (rows.R,) or out.is_floating_point():
             raise PluginError(f"picker '{self.labels[i]}' did not return token ids [{rows.R}]")
         ids: list[int] = out.tolist()
-        for row, token in enumerate(ids):
-            if not 0 <= token < rows.V or float(logits[row, token]) == _NO:
+        inside = [0 <= token < rows.V for token in ids]
+        there = logits.gather(-1, out.clamp(0, rows.V - 1)[:, None])[:, 0] > _NO
+        for token, good in zip(ids, (there.cpu() & torch.tensor(inside)).tolist(), strict=True):
+            if not good:
                 raise PluginError(f"picker '{self.labels[i]}' picked forbidden token {token}")
         return ids
 
@@ -232,56 +298,58 @@ class ChainRunner:
         except Exception as error:
             raise plugin_failure(f"sampler '{self.labels[i]}'", error) from error
 
-    def _gather(self, i: int, sequences: Sequence[Seq], device: torch.device) -> Params:
-        stages = [seq.request.chain[i] for seq in sequences]
+    def _gather(self, i: int, rows: PositionRows) -> Params:
+        stages = [one.request.chain[i] for one in rows.positions]
         declared = self.samplers[i].params
         return Params(
             {
-                key: _column(d, [s.values[key] for s in stages], device)
+                key: _column(d, [s.values[key] for s in stages], rows.device)
                 for key, d in declared.items()
             }
         )
 
-    def _advance(
-        self, picked: list[Picked], sequences: Sequence[Seq], raw: Tensor, entered: list[Tensor]
-    ) -> None:
-        """Give each picked token the states that follow it."""
-        after = [list(seq.states) for seq in sequences]
+    def _observe(
+        self, row: int, one: Position, token: int, entered: list[Tensor]
+    ) -> dict[int, Observed]:
+        """Return what each stage with memory learns of the token."""
+        observed = {}
         for i, sampler in enumerate(self.samplers):
-            if sampler.state_from is None:
-                continue
-            for row, seq in enumerate(sequences):
-                token = picked[row].token
-                logprobs = [float("nan")] * 3
+            if sampler.state_from is not None:
+                logprobs = [math.nan] * 3
                 if sampler.state_from == "sample":
-                    seen = (entered[-1], raw, entered[i])
+                    at = min(i, len(entered) - 1)
+                    seen = (entered[-1], entered[0], entered[at])
                     logprobs = [float(x[row].log_softmax(-1)[token]) for x in seen]
-                at = Observed(token, len(seq.tokens), len(seq.tokens) - seq.prompt_len, *logprobs)
-                values = Params(seq.request.chain[i].values)
-                state = seq.states[i]
-                after[row][i] = self._guarded(
-                    i, lambda s=sampler, state=state, v=values, at=at: s.advance(state, v, at)
-                )
-        for one, states in zip(picked, after, strict=True):
-            one.states = states
+                observed[i] = _observed(one, token, logprobs)
+        return observed
+
+    def _trace(self, one: Position, token: int, entered: list[Tensor]) -> tuple[StageTrace, ...]:
+        """Return what each stage that is on did to one row, the model's own logits [V] first."""
+        first = entered[0]
+        out = [_traced("model", first, first, token)]
+        for i in range(len(entered) - 1):
+            if not one.request.chain[i].is_off:
+                out.append(_traced(self.labels[i], entered[i], entered[i + 1], token))
+        return tuple(out)
 
 
 class Picked:
     """What a chain run decided for one row: a token and the states after it, or an error."""
 
-    __slots__ = ("error", "states", "token", "trace")
+    __slots__ = ("error", "final", "observed", "states", "token", "trace")
 
-    def __init__(
-        self,
-        token: int = -1,
-        *,
-        trace: tuple[StageTrace, ...] = (),
-        error: GptkitError | None = None,
-    ) -> None:
+    def __init__(self, token: int = -1, *, error: GptkitError | None = None) -> None:
         self.token = token
-        self.trace = trace
         self.error = error
         self.states: list[Any] = []
+        self.observed: dict[int, Observed] = {}
+        self.final: Tensor | None = None
+        """The logits [V] that the picker saw."""
+        self.trace: tuple[StageTrace, ...] = ()
+
+
+def _observed(one: Position, token: int, logprobs: list[float]) -> Observed:
+    return Observed(token, len(one.tokens), len(one.tokens) - one.prompt_len, *logprobs)
 
 
 def _column(declared: Param, values: list[Any], device: torch.device) -> Any:
@@ -290,8 +358,27 @@ def _column(declared: Param, values: list[Any], device: torch.device) -> Any:
     return torch.tensor(values, dtype=_DTYPES[declared.kind], device=device)[:, None]
 
 
-def _trace(traces: list[list[StageTrace]], label: str, before: Tensor, after: Tensor) -> None:
-    gone = before.softmax(-1).masked_fill(after > _NO, 0.0).sum(-1).tolist()
-    left = (after > _NO).sum(-1).tolist()
-    for trace, survivors, mass in zip(traces, left, gone, strict=True):
-        trace.append(StageTrace(label, survivors, mass))
+def _traced(label: str, before: Tensor, after: Tensor, token: int) -> StageTrace:
+    """Return what a stage did to a row of logits [V], in float64."""
+    p, q = before.double().softmax(-1), after.double().softmax(-1)
+    gone = (after == _NO) & (before > _NO)
+    best = int(p.where(gone, -torch.ones_like(p)).argmax())
+    return StageTrace(
+        label,
+        survivors=int((after > _NO).sum()),
+        removed_mass=float(p[gone].sum()),
+        entropy=float(LogitStats(after[None]).entropy),
+        rank_before=_rank(before, token),
+        rank_after=_rank(after, token),
+        p_before=float(p[token]),
+        p_after=float(q[token]),
+        best_removed=best if bool(gone.any()) else None,
+    )
+
+
+def _rank(logits: Tensor, token: int) -> int | None:
+    """Return the token's place, from 1, by logit, descending, then by id; None if forbidden."""
+    mine = logits[token]
+    if float(mine) == _NO:
+        return None
+    return 1 + int((logits > mine).sum()) + int((logits[:token] == mine).sum())

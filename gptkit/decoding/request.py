@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import re
 import secrets
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field
 
@@ -19,6 +19,7 @@ from gptkit.errors import ConfigError, GptkitError, UnknownName, did_you_mean
 from gptkit.plugin_api import OFF, PHASES, Param, Sampler, StoppingCriterion, param
 
 if TYPE_CHECKING:
+    from gptkit.plugin_api import Drafter, Strategy
     from gptkit.plugin_host import Kind, Registry
 
 MAX_SEED = 2**63 - 1
@@ -106,15 +107,40 @@ class Stops:
 
 
 @dataclass(frozen=True, slots=True)
+class Draft:
+    """Who guesses the next tokens, how many at once, and the values of its parameters."""
+
+    drafter: Callable[[], Drafter]
+    k: int
+    values: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """A strategy with the values of all its parameters."""
+
+    strategy: type[Strategy]
+    values: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
 class Request:
-    """One sequence to generate. `logprobs` asks for those of the token and of that many others."""
+    """One sequence to generate. `logprobs` asks for those of the token and of that many others.
+
+    They are `raw`, before the chain, or `final`, after it. Requests whose first `n_shared` tokens
+    are equal share what is computed of them, and read it together.
+    """
 
     prompt_ids: tuple[int, ...]
     chain: Chain
     stops: Stops
     seed: int
     logprobs: int | None = None
+    logprobs_of: Literal["raw", "final"] = "raw"
     trace: bool = False
+    n_shared: int = 0
+    draft: Draft | None = None
+    strategy: Plan | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,11 +153,22 @@ class Alternative:
 
 @dataclass(frozen=True, slots=True)
 class StageTrace:
-    """What one stage left: surviving tokens, the probability mass that it removed."""
+    """What one stage did to a row; the first is what the model gave, under the label `model`.
+
+    Survivors and entropy (nats) are those after it, `best_removed` the likeliest token that it
+    forbade. Rank (from 1) and probability are those of the token that was chosen in the end; a
+    forbidden one has no rank.
+    """
 
     label: str
     survivors: int
     removed_mass: float
+    entropy: float
+    rank_before: int | None
+    rank_after: int | None
+    p_before: float
+    p_after: float
+    best_removed: int | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,7 +186,10 @@ class Event:
     finish_reason: str | None = None
     error: GptkitError | None = None
     n_reused: int = 0
-    """On the last event: tokens of the prompt that were taken from the cache."""
+    """Tokens of the prompt that were taken from the cache."""
+    n_drafted: int = 0
+    """Tokens that were guessed so far, and below, how many of them were right."""
+    n_accepted: int = 0
 
 
 # Reading chains -------------------------------------------------------------------------------

@@ -11,13 +11,17 @@ from gptkit.errors import GptkitError, plugin_failure
 from gptkit.text.stream import TextStream
 
 if TYPE_CHECKING:
-    from gptkit.decoding.request import Request, Stage
-    from gptkit.plugin_api import Vocab
+    from gptkit.decoding.prefix import Trunk
+    from gptkit.decoding.request import Request
+    from gptkit.plugin_api import Observed, Vocab
 
 
 @dataclass(slots=True, eq=False)
 class Sequence:
-    """A request on its way; `n_cached` of its tokens have their keys and values in `slot`."""
+    """A request on its way; `n_cached` of its tokens have their keys and values in the cache.
+
+    The first `n_shared` of them are those of its trunk, the others are in `slot`.
+    """
 
     id: int
     request: Request
@@ -26,21 +30,25 @@ class Sequence:
     states: list[Any]
     deadline: float | None
     slot: int = -1
+    trunk: Trunk | None = None
     n_cached: int = 0
     n_reused: int = 0
+    n_drafted: int = 0
+    n_accepted: int = 0
     stream: TextStream = field(default_factory=TextStream)
+    observed: list[dict[int, Observed]] = field(default_factory=list)
+    """What the stages with memory learned of each new token, by stage."""
 
     @classmethod
     def start(cls, id: int, request: Request, vocab: Vocab, block_size: int) -> Sequence:
         """Return a sequence that has not computed anything yet; its clock starts now."""
-        states = [_begin(stage, request, vocab) for stage in request.chain]
         limit = request.stops.max_time_s
         return cls(
             id,
             request,
             list(request.prompt_ids),
             Stopper(request, vocab, block_size),
-            states,
+            first_states(request, vocab),
             time.monotonic() + limit if limit else None,
         )
 
@@ -50,16 +58,57 @@ class Sequence:
         return len(self.request.prompt_ids)
 
     @property
+    def n_out(self) -> int:
+        """Tokens after the prompt."""
+        return len(self.tokens) - self.prompt_len
+
+    @property
+    def n_shared(self) -> int:
+        """Tokens that lie in the trunk."""
+        return len(self.trunk.tokens) if self.trunk is not None else 0
+
+    @property
     def is_late(self) -> bool:
         """Whether the time that the request was given is over."""
         return self.deadline is not None and time.monotonic() >= self.deadline
 
 
-def _begin(stage: Stage, request: Request, vocab: Vocab) -> Any:
-    """Return a stage's state before the first token."""
-    try:
-        return stage.sampler().init_state(request_view(request, stage.values, vocab))
-    except GptkitError:
-        raise
-    except Exception as error:
-        raise plugin_failure(f"sampler '{stage.label}'", error) from error
+@dataclass(frozen=True, slots=True)
+class Ahead:
+    """A sequence as it would be if the first tokens of its draft were right."""
+
+    sequence: Sequence
+    draft: list[int]
+
+    @property
+    def request(self) -> Request:
+        """The request."""
+        return self.sequence.request
+
+    @property
+    def tokens(self) -> list[int]:
+        """Prompt, output and the draft's tokens."""
+        return self.sequence.tokens + self.draft
+
+    @property
+    def prompt_len(self) -> int:
+        """Tokens of the prompt."""
+        return self.sequence.prompt_len
+
+    @property
+    def states(self) -> list[Any]:
+        """The states of a chain without memory: those of the start."""
+        return self.sequence.states
+
+
+def first_states(request: Request, vocab: Vocab) -> list[Any]:
+    """Return the states of a chain's stages before the first token."""
+    states = []
+    for stage in request.chain:
+        try:
+            states.append(stage.sampler().init_state(request_view(request, stage.values, vocab)))
+        except GptkitError:
+            raise
+        except Exception as error:
+            raise plugin_failure(f"sampler '{stage.label}'", error) from error
+    return states

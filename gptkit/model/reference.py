@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 class ReferenceGPT:
     """GPT-2 over a mapping of names to float32 arrays; matrices are [in, out]."""
 
+    shares_prefixes = False
+
     def __init__(self, config: GPTConfig, weights: Mapping[str, Array]) -> None:
         self.config, self.w = config, weights
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from gptkit.decoding.engine import Engine
-from gptkit.decoding.prefix import CHUNK, SlotTable
+from gptkit.decoding.prefix import CHUNK, Place, SlotTable
 from gptkit.decoding.request import Criterion, Request, Stops, resolve_chain
 from gptkit.errors import ContextOverflow, NonFiniteLogits, PluginError, RequestError
 from gptkit.model.config import GPTConfig
@@ -142,31 +142,58 @@ def test_a_turn_computes_only_its_new_tokens():
     assert forward.n_computed - before == 3
 
 
+def hold(table, tokens):
+    """Take a slot, fill it with a prompt that is all prefilled, give it back."""
+    place = table.take(tokens)
+    table.holds(place.slot, tokens, len(tokens))
+    table.give_back(place.slot)
+    return place
+
+
 def test_a_shared_prefix_is_reused_in_whole_chunks_of_prompts():
     table = SlotTable(2, whole_chunks=True)
     prompt = list(range(CHUNK * 2 + 10))
-    slot, reused = table.take(prompt)
-    assert reused == 0
-    table.give_back(slot, [*prompt, 5, 5, 5], n_prefilled=len(prompt))
-    assert table.take([*prompt[: CHUNK + 20], 9, 9]) == (slot, CHUNK)
-    other, _ = table.take([1])
-    assert other != slot and table.take([1]) is None
+    first = table.take(prompt)
+    assert first.n_reused == 0
+    table.holds(first.slot, [*prompt, 5, 5, 5], len(prompt))  # the fives were generated
+    table.give_back(first.slot)
+    assert table.take([*prompt[: CHUNK + 20], 9, 9]) == Place(first.slot, CHUNK)
+    assert table.take([1]).slot != first.slot and table.take([1]) is None
+
+
+def test_a_prefix_in_use_is_copied():
+    table = SlotTable(2, whole_chunks=True, copies=True)
+    prompt = list(range(CHUNK * 2 + 10))
+    first = table.take(prompt)
+    table.holds(first.slot, prompt, CHUNK + 30)  # half of it is there by now
+    assert table.take(prompt) == Place(1 - first.slot, CHUNK, source=first.slot)
 
 
 def test_the_longest_unused_slot_goes_first():
     table = SlotTable(3, whole_chunks=False)
     for text in ([1, 1], [2, 2], [3, 3]):
-        slot, _ = table.take(text)
-        table.give_back(slot, text, 2)
-    assert table.take([9])[0] == 0
-    assert table.take([3, 3, 4]) == (2, 2)
+        hold(table, text)
+    assert table.take([9]).slot == 0
+    assert table.take([3, 3, 4]) == Place(2, 2)
 
 
 def test_a_whole_cached_prompt_leaves_one_token_to_compute():
     table = SlotTable(1, whole_chunks=False)
-    table.take([1, 2, 3])
-    table.give_back(0, [1, 2, 3], 3)
-    assert table.take([1, 2, 3]) == (0, 2)
+    hold(table, [1, 2, 3])
+    assert table.take([1, 2, 3]) == Place(0, 2)
+
+
+def test_a_trunk_stays_until_another_needs_its_slot():
+    table = SlotTable(2, 1, whole_chunks=True)
+    first, second = tuple(range(40)), tuple(range(50, 90))
+    trunk, place = table.take_trunk(first)
+    assert place == Place(2) and table.take_trunk(first) == (trunk, None)
+    assert trunk.n_users == 2 and table.take_trunk(second) is None
+    trunk.n_users = 0
+    assert table.take_trunk(first) == (trunk, None)
+    trunk.n_users = 0
+    other, place = table.take_trunk(second)
+    assert other is not trunk and place == Place(2)
 
 
 def scripted(text, *, block_size=64):
@@ -376,7 +403,20 @@ def test_the_trace_tells_what_each_stage_left(model):
     request = Request(tuple(b"abc"), chain, Stops(1), 0, trace=True)
     event = next(Engine(model, TOKENIZER).stream(request))
     probs = (model(torch.tensor([list(b"abc")]))[0, -1] / 0.5).softmax(-1)
-    assert [(s.label, s.survivors) for s in event.trace] == [("temperature", 257), ("top_k", 3)]
-    assert event.trace[1].removed_mass == pytest.approx(
-        1 - float(probs.topk(3).values.sum()), abs=1e-5
+    model_, cold, top = event.trace
+    assert [s.label for s in event.trace] == ["model", "temperature", "top_k"]
+    assert [s.survivors for s in event.trace] == [257, 257, 3]
+    best = probs.topk(4)
+    kept = float(best.values[:3].sum())
+    assert top.removed_mass == pytest.approx(1 - kept, abs=1e-5)
+    assert top.best_removed == int(best.indices[3]) and cold.best_removed is None
+    p, rank = float(probs[event.token_id]), best.indices.tolist().index(event.token_id) + 1
+    assert (top.rank_before, top.rank_after) == (rank, rank)
+    assert (top.p_before, top.p_after) == pytest.approx((p, p / kept), abs=1e-5)
+    logprobs = probs.double().log()
+    assert cold.entropy == pytest.approx(float(-(probs * logprobs).sum()), abs=1e-5)
+    assert (
+        model_.p_after
+        == model_.p_before
+        == pytest.approx(float((probs.sqrt() / probs.sqrt().sum())[event.token_id]), abs=1e-5)
     )

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from gptkit.model.config import NAMED_SIZES, GPTConfig
-from gptkit.model.forward import Span
+from gptkit.model.forward import Span, slot_positions
 from gptkit.model.gpt import GPT
 from gptkit.model.reference import ReferenceGPT
 
@@ -217,9 +217,10 @@ def test_counted_parameters_are_the_models(name):
 
 def test_kv_bytes_are_the_caches():
     cache = build(SMALL).new_cache(3)
-    assert cache.nbytes == 3 * SMALL.block_size * SMALL.kv_bytes_per_token()
+    per_token = SMALL.kv_bytes_per_token()
+    assert cache.nbytes == 3 * slot_positions(SMALL.block_size) * per_token
     reference = ReferenceGPT(SMALL, {}).new_cache(3)
-    assert reference.nbytes == cache.nbytes
+    assert reference.nbytes == 3 * SMALL.block_size * per_token
 
 
 def test_fresh_weights_depend_on_the_seed_alone():
