@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import typing
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
@@ -12,10 +13,10 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 from pydantic import BaseModel, ConfigDict, Strict, ValidationError
 
 from gptkit import yaml_text
-from gptkit.errors import ConfigError, did_you_mean
+from gptkit.errors import ConfigError, GptkitError, did_you_mean
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
     from importlib.resources.abc import Traversable
 
 KeyPath = tuple[str | int, ...]
@@ -51,6 +52,15 @@ class Document:
             if path[:end] in self.places:
                 return self.places[path[:end]]
         return self.name
+
+    @contextmanager
+    def locating(self, *path: str | int) -> Iterator[None]:
+        """Say of an error in this block that the trouble is at `path`."""
+        try:
+            yield
+        except GptkitError as error:
+            error.args = (f"{self.where(path)}: {error}",)
+            raise
 
     def set(self, assignment: str) -> Document:
         """Return a document with one key set, from `a.b=VALUE`; VALUE is read as YAML."""

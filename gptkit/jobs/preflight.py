@@ -5,7 +5,6 @@ All that can be wrong without the model is found here, before a model loads.
 
 from __future__ import annotations
 
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from gptkit import assembly
 from gptkit.config import read_yaml
 from gptkit.decoding.request import add_stop, random_seed, resolve_chain, resolve_stops
-from gptkit.errors import ConfigError, GptkitError, did_you_mean
+from gptkit.errors import ConfigError, did_you_mean
 from gptkit.jobs.examples import examples_path, read_examples
 from gptkit.jobs.rows import Scan, check_input, check_output, scan
 from gptkit.jobs.spec import JobSettings
@@ -21,7 +20,7 @@ from gptkit.plugin_api import ChatTemplate, Template
 from gptkit.text.template import from_document
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Iterable, Mapping
 
     from gptkit.checkpoints.checkpoint import Checkpoint
     from gptkit.config import Document
@@ -134,23 +133,13 @@ def prepare(
 # What the parts of a job file come to ---------------------------------------------------------
 
 
-@contextmanager
-def _at(document: Document, *path: str | int) -> Iterator[None]:
-    """Say where in the file the trouble is."""
-    try:
-        yield
-    except GptkitError as error:
-        error.args = (f"{document.where(path)}: {error}",)
-        raise
-
-
 def _chain(settings: JobSettings, document: Document, given: Given, registry: Registry) -> Chain:
     """Return the file's chain with -s over it, or that of -s alone; empty where neither is."""
     if settings.sampling.chain is None:
         if not given.stages and not given.shorthands:
             return ()
         return resolve_chain(given.stages, registry, shorthands=given.shorthands)
-    with _at(document, "sampling", "chain"):
+    with document.locating("sampling", "chain"):
         base = resolve_chain(settings.sampling.chain, registry)
     return resolve_chain(given.stages, registry, base=base, shorthands=given.shorthands)
 
@@ -158,7 +147,7 @@ def _chain(settings: JobSettings, document: Document, given: Given, registry: Re
 def _stop(
     settings: JobSettings, document: Document, given: Given, registry: Registry
 ) -> dict[str, Any]:
-    with _at(document, "stop"):
+    with document.locating("stop"):
         resolve_stops(settings.stop, registry)
     resolve_stops(given.stop, registry)
     stop = {**settings.stop, **given.stop}
@@ -187,7 +176,7 @@ def _template(
     if isinstance(settings.template, dict):
         template = from_document(document, document.name, at=("template",))
     else:
-        with _at(document, "template"):
+        with document.locating("template"):
             template = assembly.template(settings.template, registry)
     if isinstance(template, ChatTemplate):
         if settings.examples:
