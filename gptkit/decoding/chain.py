@@ -368,15 +368,15 @@ def _traced(label: str, before: Tensor, after: Tensor, token: int) -> StageTrace
         survivors=int((after > _NO).sum()),
         removed_mass=float(p[gone].sum()),
         entropy=float(LogitStats(after[None]).entropy),
-        rank_before=_rank(before, token),
-        rank_after=_rank(after, token),
+        rank_before=rank(before, token),
+        rank_after=rank(after, token),
         p_before=float(p[token]),
         p_after=float(q[token]),
         best_removed=best if bool(gone.any()) else None,
     )
 
 
-def _rank(logits: Tensor, token: int) -> int | None:
+def rank(logits: Tensor, token: int) -> int | None:
     """Return the token's place, from 1, by logit, descending, then by id; None if forbidden."""
     mine = logits[token]
     if float(mine) == _NO:

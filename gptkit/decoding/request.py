@@ -10,11 +10,12 @@ import re
 import secrets
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from gptkit.config import Settings
+from gptkit.decoding.presets import PresetName
 from gptkit.errors import ConfigError, GptkitError, UnknownName, did_you_mean
 from gptkit.plugin_api import OFF, PHASES, Param, Sampler, StoppingCriterion, param
 
@@ -42,7 +43,16 @@ class SamplingSettings(Settings):
     """The `sampling` block of jobs, recipes, checkpoints and the REPL."""
 
     seed: int | None = Field(None, ge=0, le=MAX_SEED, description="without one, 63 random bits")
-    chain: tuple[Item, ...] | None = Field(None, strict=False, description="stages, in order")
+    preset: PresetName | None = Field(None, description="the chain of another engine")
+    chain: tuple[Item, ...] | None = Field(
+        None, strict=False, description="or stages of your own, in order"
+    )
+
+    @model_validator(mode="after")
+    def _one_chain(self) -> Self:
+        if self.preset is not None and self.chain is not None:
+            raise ValueError("a preset is a whole chain, and there is a chain as well; keep one")
+        return self
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +88,18 @@ class Stage:
         elif len(shown) < 2:
             return "=".join((self.label, *shown.values()))
         return f"{self.sampler.name}:" + ",".join(f"{key}={one}" for key, one in shown.items())
+
+    @property
+    def brief(self) -> str:
+        """The stage in a few words: only what does not stand at its default."""
+        if self.is_off:
+            return f"{self.label}={OFF}"
+        params = self.sampler.params
+        said = {k: params[k].show(v) for k, v in self.values.items() if v != params[k].default}
+        if list(said) == [next(iter(params), None)]:
+            return f"{self.label}={said.popitem()[1]}"
+        pairs = ",".join(f"{key}={value}" for key, value in said.items())
+        return f"{self.label}:{pairs}" if pairs else self.label
 
 
 Chain = tuple[Stage, ...]
