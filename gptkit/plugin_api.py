@@ -120,7 +120,8 @@ class Param:
         if text == OFF or self.kind is str:
             return self.check(where, text)
         if self.kind is dict:
-            return self.check(where, _typed_json(where, text, r"\{") or _typed_pairs(text))
+            pairs = _typed_json(where, text, r"\{")
+            return self.check(where, _typed_pairs(where, text) if pairs is None else pairs)
         if self.items is not None:
             several = _typed_json(where, text, r'\[\s*["\]]' if self.items is str else r"\[")
             one = int(text) if self.items is int and text.isdecimal() else text
@@ -235,11 +236,15 @@ def _typed_json(where: str, text: str, start: str) -> Any:
         raise ConfigError(f"{where}: {text!r} is no JSON ({error})") from error
 
 
-def _typed_pairs(text: str) -> dict[str, Any]:
+def _typed_pairs(where: str, text: str) -> dict[str, Any]:
     """Read `KEY:NUMBER,...`; what is no number stays text, for the check to name."""
     pairs: dict[str, Any] = {}
     for pair in text.split(","):
-        key, _, number = pair.rpartition(":")
+        key, colon, number = pair.rpartition(":")
+        if not colon:
+            raise ConfigError(f"{where}: {pair!r} is not KEY:NUMBER", hint="KEY:NUMBER,KEY:NUMBER")
+        if key in pairs:
+            raise ConfigError(f"{where}: {key!r} is given twice", hint="keep one")
         try:
             pairs[key] = float(number)
         except ValueError:

@@ -432,7 +432,7 @@ def _values(
     for key, raw in given.items():
         if key not in params:
             known = f"it has: {', '.join(params)}" if params else "it has none"
-            near = did_you_mean(key, params)
+            near = did_you_mean(str(key), params)
             raise ConfigError(f"{name} has no parameter '{key}'", hint=near or known)
         place = where or (name if key == first else f"{name}.{key}")
         values[key] = _read(params[key], place, raw)

@@ -210,3 +210,73 @@ def test_reading_chains_needs_no_torch():
         "r.resolve_chain([{'top_k': 3}], h.registry()); assert 'torch' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+# A chain with parameters that are texts, lists and mappings ------------------------------------
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "logit_bias=50256:-100,11:2.5",
+        "logit_bias=a:b:0.123456789",
+        "logit_bias=off",
+        'logit_bias={",": 1, "}": 2}',
+        "logit_bias={}",
+        "logit_bias:bias=50256:-100,11:2.5,as=late",
+        "bad_words=two words, one text",
+        'bad_words=["a", "b,c=d"]',
+        'bad_words=["off"]',
+        "bad_words=[INST]",
+        "penalties:repeat=1.1,scope=output,window=64,normalize=true",
+        'dry:multiplier=0.8,breakers=["\\n", ":"],allowed=3',
+        "dry:multiplier=0.8,breakers=[]",
+        "min_new_tokens=5",
+    ],
+)
+def test_what_is_typed_survives_yaml_and_comes_back(text):
+    first = chain(text)
+    items = [stage.as_item() for stage in first]
+    settings = parse_yaml(json.dumps({"chain": items}), "job.yaml").build(SamplingSettings)
+    again = resolve_chain(settings.chain, REGISTRY)
+    assert again == first
+    assert chain(*map(str, again)) == first
+
+
+def test_a_mapping_is_the_value_of_a_parameter_that_takes_one():
+    text = """chain:
+    - logit_bias: {50256: -100, " the": 2}
+    - logit_bias: {bias: {as: -3, bias: 1}, as: second}
+    - logit_bias: {as: third}
+    """
+    settings = parse_yaml(text, "job.yaml").build(SamplingSettings)
+    first, second, third, _ = resolve_chain(settings.chain, REGISTRY)
+    assert first.values == {"bias": {"50256": -100.0, " the": 2.0}}
+    assert (second.label, second.values) == ("second", {"bias": {"as": -3.0, "bias": 1.0}})
+    assert (third.label, third.is_off) == ("third", True)
+    alone = resolve_chain([{"logit_bias": {"bias": {"bias": 1}}}], REGISTRY)
+    assert resolve_chain([alone[0].as_item()], REGISTRY) == alone
+
+
+@pytest.mark.parametrize(
+    ("item", "message"),
+    [
+        (parse_stage("logit_bias=11:-101"), "logit_bias[11]: -101 is below -100"),
+        (parse_stage("logit_bias=11"), "logit_bias: '11' is not KEY:NUMBER"),
+        (parse_stage("logit_bias=11:1,11:2"), "logit_bias: '11' is given twice"),
+        (parse_stage("logit_bias=11:"), "logit_bias[11]: text '' is not a number"),
+        (parse_stage("logit_bias:bais=11:1"), "logit_bias has no parameter 'bais'"),
+        ({"logit_bias": {11: "1"}}, "logit_bias[11]: text '1' is not a number"),
+        ({"logit_bias": {11: float("inf")}}, "logit_bias[11]: inf is not a number"),
+        ({"logit_bias": 3}, "logit_bias: 3 is not a mapping"),
+        (parse_stage('bad_words=["a"'), "bad_words: '[\"a\"' is no JSON"),
+        ({"bad_words": ["a", 3]}, "bad_words: 3 is not text"),
+        (parse_stage("penalties=0"), "penalties: 0 is below 0.01"),
+        (parse_stage("penalties:scope=prompt"), "penalties.scope: 'prompt' is none of all, output"),
+        ({"top_k": {50: 1}}, "top_k has no parameter '50'"),
+    ],
+)
+def test_what_lists_and_mappings_refuse(item, message):
+    with pytest.raises(ConfigError) as error:
+        resolve_chain([item], REGISTRY)
+    assert str(error.value).startswith(message)
