@@ -17,10 +17,12 @@ BAN = float("-inf")
 
 def add(logits: Tensor, amounts: Sequence[Mapping[int, float]]) -> Tensor:
     """Return logits [R, V] with `amounts[row][token]` added to them; BAN forbids the token."""
-    row = [r for r, one in enumerate(amounts) for _ in one]
-    token = [t for one in amounts for t in one]
-    if not token:
+    if not any(amounts):
         return logits
+    import torch
+
+    at = [[r for r, one in enumerate(amounts) for _ in one], [t for one in amounts for t in one]]
+    row, token = torch.tensor(at, device=logits.device)
     out = logits.clone()
     out[row, token] += logits.new_tensor([amount for one in amounts for amount in one.values()])
     return out

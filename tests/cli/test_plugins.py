@@ -217,7 +217,7 @@ def test_a_narrow_window_keeps_names_and_wraps_summaries(capsys, monkeypatch):
         assert name in out
 
 
-@pytest.mark.parametrize("kind", ["sampler", "stopping", "tokenizer", "template"])
+@pytest.mark.parametrize("kind", ["sampler", "stopping", "tokenizer", "template", "drafter"])
 def test_show_has_a_page_for_everything(kind, capsys):
     _, out, _ = plugins(capsys, "list", "--json")
     offers = [offer for plugin in json.loads(out) for offer in plugin["offers"]]
