@@ -13,7 +13,7 @@ from gptkit.checkpoints import safe_load
 from gptkit.checkpoints.checkpoint import Checkpoint, open_checkpoint
 from gptkit.checkpoints.library import find
 from gptkit.checkpoints.tokenizer_files import load_tokenizer, own_tokenizer
-from gptkit.decoding.request import add_stop, parse_stage
+from gptkit.decoding.request import add_stop
 from gptkit.errors import CheckpointError, ConfigError, ResourceError, did_you_mean
 from gptkit.model import memory
 from gptkit.model.config import DTYPE_BYTES
@@ -43,7 +43,6 @@ __all__ = [
     "load_model",
     "load_tokenizer",
     "open_model",
-    "parse_stage",
     "registry",
     "template",
     "with_template_stops",

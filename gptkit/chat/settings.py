@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from gptkit.assembly import check_length
 from gptkit.config import parse_yaml
+from gptkit.decoding.chain_source import from_preset
+from gptkit.decoding.presets import PRESET_NAMES
 from gptkit.decoding.request import (
     LIMITS,
     MAX_SEED,
@@ -24,6 +26,7 @@ from gptkit.text.prompting import CHAT_OVERFLOW
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
+    from gptkit.decoding.chain_source import ChainSource
     from gptkit.model.config import GPTConfig
     from gptkit.plugin_api import ChatTemplate
     from gptkit.plugin_host import Registry
@@ -33,6 +36,7 @@ DEFAULT, MODEL, COMMAND_LINE, SET = "default", "model", "command line", "/set"
 MAX_NEW_TOKENS = 256
 OWN: dict[str, Param] = {
     "seed": param(0, ge=0, le=MAX_SEED, help="same seed and same words, same answers"),
+    "preset": param("", choices=PRESET_NAMES, help="the whole chain of another engine"),
     "on_overflow": param(
         CHAT_OVERFLOW[0], choices=CHAT_OVERFLOW, help="when the talk outgrows the context"
     ),
@@ -69,6 +73,7 @@ class ChatSettings:
         self,
         registry: Registry,
         *,
+        whole_chain: ChainSource | None = None,
         items: Sequence[Item] = (),
         shorthands: Mapping[str, str] | None = None,
         stop: Mapping[str, Any] | None = None,
@@ -78,8 +83,10 @@ class ChatSettings:
     ) -> None:
         self.registry = registry
         self.config: GPTConfig | None = None
-        self.chain = resolve_chain(items, registry, shorthands=shorthands)
-        self.names_chain = bool(items or shorthands)
+        base = whole_chain.chain if whole_chain else None
+        self.chain = resolve_chain(items, registry, base=base, shorthands=shorthands)
+        self.whole_chain = whole_chain
+        self.names_chain = bool(whole_chain or items or shorthands)
         self.chain_from = self._sources(items, COMMAND_LINE)
         self.chain_from.update(dict.fromkeys(shorthands or (), COMMAND_LINE))
         self.stop: dict[str, Any] = dict(stop or {})
@@ -111,7 +118,13 @@ class ChatSettings:
         names = [item if isinstance(item, str) else next(iter(item)) for item in items]
         named = {name.rpartition("/")[2] for name in names}
         joined = self.chain[-1].label if self.chain[-1].sampler.name not in named else None
-        return {stage.label: DEFAULT if stage.label == joined else source for stage in self.chain}
+        sources = {stage.label: source for stage in self.chain}
+        if joined is not None:
+            sources[joined] = DEFAULT
+        if self.whole_chain is not None:
+            kept = [stage.label for stage in self.chain if stage in self.whole_chain.chain]
+            sources.update(dict.fromkeys(kept, self.whole_chain.name))
+        return sources
 
     def set(self, line: str) -> str:
         """Take `NAME VALUE`, `NAME=VALUE` or `NAME:KEY=VALUE,...`; return what is now in force."""
@@ -153,11 +166,20 @@ class ChatSettings:
         declared = OWN[name]
         text = isinstance(value, str)
         checked = declared.parse(name, str(value)) if text else declared.check(name, value)
+        if name == "preset":
+            return self._set_preset(checked)
         if name == "seed":
             self.seed, self.seed_from = checked, SET
         else:
             self.on_overflow, self.overflow_from = checked, SET
         return f"{name}={checked}"
+
+    def _set_preset(self, name: str) -> str:
+        """Take the chain of another engine instead of the one in force."""
+        self.whole_chain = from_preset(name, self.registry)
+        self.chain = self.whole_chain.chain
+        self.chain_from = self._sources((), SET)
+        return self.whole_chain.said_of(self.chain)
 
     def say_system(self, text: str) -> None:
         """Set the instruction that stands before the talk; an empty one removes it."""
@@ -243,7 +265,8 @@ class ChatSettings:
         for offer in self.registry.offers("stopping"):
             value = str(block[offer.name]) if offer.name in block else "-"
             yield Setting(offer.name, value, _span(offer.value.params), offer.summary)
-        values = {"seed": self.seed, "on_overflow": self.on_overflow}
+        whole = self.whole_chain.name.rpartition(" ")[2] if self.whole_chain else "-"
+        values = {"seed": self.seed, "preset": whole, "on_overflow": self.on_overflow}
         for name, declared in OWN.items():
             yield Setting(name, str(values[name]), declared.range_text, declared.help)
 

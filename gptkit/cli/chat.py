@@ -31,6 +31,7 @@ DEFAULT_TEMPLATE = "dialogue"
 def chat(
     model: options.Model = None,
     stages: options.Stages = None,
+    preset: options.Preset = None,
     temperature: options.Temperature = None,
     top_k: options.TopK = None,
     top_p: options.TopP = None,
@@ -58,17 +59,21 @@ def chat(
     """Talk to a model; with stdin not a terminal, answer each line of it."""
     from gptkit import assembly
     from gptkit.chat.settings import ChatSettings
+    from gptkit.decoding import chain_source
 
     registry = assembly.registry()
+    whole, items = chain_source.given(stages or (), preset, registry)
     settings = ChatSettings(
         registry,
-        items=[assembly.parse_stage(stage) for stage in stages or ()],
+        whole_chain=whole,
+        items=items,
         shorthands=options.shorthands(temperature, top_k, top_p),
         stop=options.stop_block(stop=stop, stop_when=stop_when, max_new_tokens=max_new_tokens),
         seed=options.parse_seed(seed) if seed is not None else None,
         system=system,
         on_overflow=on_overflow,
     )
+    options.note_source(whole, settings.chain)
     source = assembly.open_model(model)
     settings.fit(source.config)
     if source.sampling:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from gptkit.cli import options
-from gptkit.cli.text_argument import bounded_text, read_text
+from gptkit.cli.text_argument import bounded_text, prompt_ids, read_text
 from gptkit.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -28,6 +28,7 @@ def generate(
     ] = None,
     model: options.Model = None,
     stages: options.Stages = None,
+    preset: options.Preset = None,
     temperature: options.Temperature = None,
     top_k: options.TopK = None,
     top_p: options.TopP = None,
@@ -56,27 +57,22 @@ def generate(
         Request,
         is_greedy,
         random_seed,
-        resolve_chain,
         resolve_stops,
     )
-    from gptkit.text.prompting import OVERFLOW, encode_text, fit, special_strings
+    from gptkit.text.prompting import OVERFLOW, fit
 
     options.choice("--on-overflow", on_overflow, OVERFLOW)
     text = _prompt_text(prompt, prompt_file)
     registry = assembly.registry()
     number = options.parse_seed(seed) if seed is not None else random_seed()
     shorthands = options.shorthands(temperature, top_k, top_p)
-    chain = resolve_chain(
-        [assembly.parse_stage(stage) for stage in stages or ()], registry, shorthands=shorthands
-    )
+    chain = options.given_chain(stages, preset, shorthands, registry)
     block = options.stop_block(stop=stop, stop_when=stop_when, max_new_tokens=max_new_tokens)
     resolve_stops(block, registry)  # before a model is looked for
     source = assembly.open_model(model)
     length = min(MAX_NEW_TOKENS, source.config.block_size)
     stops = resolve_stops(block, registry, max_new_tokens=length)
-    if not stages and not shorthands and source.sampling:
-        chain = resolve_chain(source.sampling, registry)
-        options.note(f"sampling as {source.path.name} recommends: {' '.join(map(str, chain))}")
+    chain = chain or options.default_chain(source, registry)
     assembly.check_length(stops, source.config, "--max-new-tokens")
     if seed is not None and is_greedy(chain):
         options.note("the seed has no effect: this chain always takes the best token")
@@ -86,12 +82,7 @@ def generate(
     )
     for line in loaded.notes:
         options.note(line)
-    if found := special_strings(text, loaded.tokenizer):
-        options.note(f"{found} special-token string{'s' * (found > 1)} treated as text")
-    ids = encode_text(text, loaded.tokenizer)
-    if not ids:
-        ids = [assembly.first_token(loaded)]
-        options.note(f"the prompt is empty: starting from {_visible(loaded, ids[0])}")
+    ids = prompt_ids(text, loaded)
     room = loaded.config.block_size - (1 if stops.max_new_tokens else 0)
     ids = fit(ids, room, on_overflow, context=loaded.config.block_size, new=stops.max_new_tokens)
     request = Request(tuple(ids), chain, stops, number, logprobs)
@@ -116,11 +107,6 @@ def _prompt_text(prompt: str, file: Path | None) -> str:
         raise ConfigError(
             f"--prompt-file: {file}: {error.strerror}", hint="give a text file, or - for stdin"
         ) from error
-
-
-def _visible(model: Model, token: int) -> str:
-    names = {number: name for name, number in model.tokenizer.special.items()}
-    return names.get(token) or repr(model.tokenizer.token_bytes(token).decode("utf-8", "replace"))
 
 
 def _events(model: Model, request: Request) -> Any:

@@ -4,11 +4,17 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from gptkit.errors import ConfigError, did_you_mean
+
+if TYPE_CHECKING:
+    from gptkit.checkpoints.checkpoint import Checkpoint
+    from gptkit.decoding.chain_source import ChainSource
+    from gptkit.decoding.request import Chain
+    from gptkit.plugin_host import Registry
 
 
 def say(text: str) -> None:
@@ -70,7 +76,15 @@ Stages = Annotated[
         "-s",
         metavar="NAME[=VALUE]",
         help="A stage of the sampler chain, in order; repeat it. NAME:KEY=VALUE,... sets several "
-        "parameters. See gptkit plugins list.",
+        "parameters, @FILE.yaml takes the chain of a file. See gptkit plugins list.",
+        rich_help_panel=SAMPLING,
+    ),
+]
+Preset = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME",
+        help="Another engine's chain, for -s to change: hf, llama.cpp, vllm, openai, nanogpt.",
         rich_help_panel=SAMPLING,
     ),
 ]
@@ -113,6 +127,36 @@ def shorthands(temperature: str | None, top_k: str | None, top_p: str | None) ->
     """Return the values of --temperature, --top-k and --top-p that were given."""
     given = {"temperature": temperature, "top_k": top_k, "top_p": top_p}
     return {name: value for name, value in given.items() if value is not None}
+
+
+def note_source(source: ChainSource | None, chain: Chain) -> None:
+    """Tell what a preset or a file comes to, once it is changed by -s."""
+    if source is not None:
+        note(source.said_of(chain))
+
+
+def given_chain(
+    stages: list[str] | None, preset: str | None, short: dict[str, str], registry: Registry
+) -> Chain | None:
+    """Return the chain that the options name, or None where they name none."""
+    from gptkit.decoding import chain_source
+    from gptkit.decoding.request import resolve_chain
+
+    whole, items = chain_source.given(stages or (), preset, registry)
+    base = whole.chain if whole else None
+    chain = resolve_chain(items, registry, base=base, shorthands=short)
+    note_source(whole, chain)
+    return chain if whole or items or short else None
+
+
+def default_chain(source: Checkpoint, registry: Registry) -> Chain:
+    """Return the chain that a model recommends, and say so; without one plain sampling."""
+    from gptkit.decoding.request import resolve_chain
+
+    chain = resolve_chain(source.sampling or (), registry)
+    if source.sampling:
+        note(f"sampling as {source.path.name} recommends: {' '.join(map(str, chain))}")
+    return chain
 
 
 def stop_block(

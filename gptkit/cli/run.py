@@ -40,6 +40,7 @@ def run(
     ] = None,
     model: options.Model = None,
     stages: options.Stages = None,
+    preset: options.Preset = None,
     temperature: options.Temperature = None,
     top_k: options.TopK = None,
     top_p: options.TopP = None,
@@ -62,6 +63,7 @@ def run(
 ) -> None:
     """Run a batch job: one line of JSON out for each row in, in the same order."""
     from gptkit import assembly
+    from gptkit.decoding import chain_source
     from gptkit.jobs.preflight import Given, prepare
     from gptkit.jobs.spec import find_job
     from gptkit.text.prompting import OVERFLOW
@@ -69,11 +71,13 @@ def run(
     if on_overflow is not None:
         options.choice("--on-overflow", on_overflow, OVERFLOW)
     registry = assembly.registry()
+    whole, items = chain_source.given(stages or (), preset, registry)
     given = Given(
         model=model,
         inputs=input_,
         outputs=output,
-        stages=tuple(assembly.parse_stage(stage) for stage in stages or ()),
+        whole_chain=whole,
+        stages=tuple(items),
         shorthands=options.shorthands(temperature, top_k, top_p),
         seed=options.parse_seed(seed) if seed is not None else None,
         stop=options.stop_block(stop=stop, stop_when=stop_when, max_new_tokens=max_new_tokens),

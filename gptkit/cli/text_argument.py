@@ -1,4 +1,4 @@
-"""A text given on the command line, or on stdin: read, bounded, and made valid Unicode."""
+"""A text given on the command line, or on stdin: read, bounded, made valid Unicode, and encoded."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ from gptkit.errors import ConfigError
 
 if TYPE_CHECKING:
     from typing import BinaryIO
+
+    from gptkit.assembly import Model
 
 MAX_BYTES = 8_000_000
 
@@ -41,3 +43,22 @@ def bounded_text(file: BinaryIO, what: str) -> str:
             f"at offset {error.start:,}"
         )
         return replaced
+
+
+def prompt_ids(text: str, model: Model) -> list[int]:
+    """Return the token ids of a prompt; one that is empty starts from the model's first token."""
+    from gptkit import assembly
+    from gptkit.text.prompting import encode_text, special_strings
+
+    if found := special_strings(text, model.tokenizer):
+        note(f"{found} special-token string{'s' * (found > 1)} treated as text")
+    ids = encode_text(text, model.tokenizer)
+    if not ids:
+        ids = [assembly.first_token(model)]
+        note(f"the prompt is empty: starting from {_visible(model, ids[0])}")
+    return ids
+
+
+def _visible(model: Model, token: int) -> str:
+    names = {number: name for name, number in model.tokenizer.special.items()}
+    return names.get(token) or repr(model.tokenizer.token_bytes(token).decode("utf-8", "replace"))

@@ -28,6 +28,10 @@ class ChainSource:
     name: str
     chain: Chain
 
+    def said_of(self, chain: Chain) -> str:
+        """Say in one line what it comes to, once it is changed to `chain`."""
+        return f"{self.name}: {' '.join(stage.brief for stage in chain)}"
+
 
 def from_preset(name: str, registry: Registry) -> ChainSource:
     """Return the chain of a preset; raise UnknownName where there is none."""

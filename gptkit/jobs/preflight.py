@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from gptkit import assembly
 from gptkit.config import read_yaml
+from gptkit.decoding import chain_source
 from gptkit.decoding.request import add_stop, random_seed, resolve_chain, resolve_stops
 from gptkit.errors import ConfigError, did_you_mean
 from gptkit.jobs.examples import examples_path, read_examples
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
     from gptkit.checkpoints.checkpoint import Checkpoint
     from gptkit.config import Document
+    from gptkit.decoding.chain_source import ChainSource
     from gptkit.decoding.request import Chain, Item
     from gptkit.plugin_host import Registry
 
@@ -35,13 +37,15 @@ CHAT_FIELD = "text"
 class Given:
     """What the command line says over the job file; its paths are from the working directory.
 
-    `stages` change stages of the file's chain in their place or join it, `shorthands` change them.
-    The strings of `stop` join those of the file, everything else in it replaces.
+    `stages` change stages of the file's chain, or of a `whole_chain` instead of it, in their place
+    or join it; `shorthands` change them. The strings of `stop` join those of the file, everything
+    else in it replaces.
     """
 
     model: str | None = None
     inputs: Path | None = None
     outputs: Path | None = None
+    whole_chain: ChainSource | None = None
     stages: tuple[Item, ...] = ()
     shorthands: Mapping[str, str] = field(default_factory=dict)
     seed: int | None = None
@@ -89,7 +93,9 @@ def prepare(
     for assignment in assignments:
         document = document.set(assignment)
     settings = document.build(JobSettings)
-    chain = _chain(settings, document, given, registry)
+    block = chain_source.from_block(settings.sampling, document, registry, at=("sampling",))
+    whole = given.whole_chain or block
+    chain = _chain(whole, given, registry)
     stop = _stop(settings, document, given, registry)
     template = _template(settings, document, registry)
     columns = _columns(settings, document, template)
@@ -104,6 +110,8 @@ def prepare(
     found = _scan(inputs, _wanted(template), columns, settings)
     source = assembly.open_model(given.model or settings.model)
     notes = document.notes
+    if whole and (whole is not block or settings.sampling.preset):
+        notes = (*notes, whole.said_of(chain))
     if not chain:
         chain = resolve_chain(source.sampling or (), registry)
         if source.sampling:
@@ -133,14 +141,11 @@ def prepare(
 # What the parts of a job file come to ---------------------------------------------------------
 
 
-def _chain(settings: JobSettings, document: Document, given: Given, registry: Registry) -> Chain:
-    """Return the file's chain with -s over it, or that of -s alone; empty where neither is."""
-    if settings.sampling.chain is None:
-        if not given.stages and not given.shorthands:
-            return ()
-        return resolve_chain(given.stages, registry, shorthands=given.shorthands)
-    with document.locating("sampling", "chain"):
-        base = resolve_chain(settings.sampling.chain, registry)
+def _chain(whole: ChainSource | None, given: Given, registry: Registry) -> Chain:
+    """Return the whole chain with -s over it, or that of -s alone; empty where neither is."""
+    if whole is None and not given.stages and not given.shorthands:
+        return ()
+    base = whole.chain if whole else None
     return resolve_chain(given.stages, registry, base=base, shorthands=given.shorthands)
 
 
