@@ -84,8 +84,8 @@ class Position(Protocol):
         ...
 
     @property
-    def states(self) -> list[Any]:
-        """The states of the chain's stages at this position."""
+    def states(self) -> Any:
+        """The states of the chain's stages at this position, a list."""
         ...
 
 
@@ -199,18 +199,15 @@ class ChainRunner:
             )
         return states
 
-    def unseen(self, one: Position, token: int) -> dict[int, Observed]:
+    def unseen(self, one: Position, token: int) -> dict[int, Observed] | None:
         """Return what the stages observe of a token that the chain did not pick.
 
-        Raise RequestError where one wants to know how likely it was.
+        None where one of them wants to know how likely it was.
         """
         observed = {}
         for i, sampler in enumerate(self.samplers):
-            if sampler.state_from == "sample":
-                raise RequestError(
-                    f"'{self.labels[i]}' needs a draw for each token, and here there is none",
-                    hint="leave the stage out, or the strategy",
-                )
+            if sampler.state_from == "sample" and not one.request.chain[i].is_off:
+                return None
             if sampler.state_from == "token":
                 observed[i] = _observed(one, token, [math.nan] * 3)
         return observed

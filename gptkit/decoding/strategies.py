@@ -32,7 +32,8 @@ class Twig:
     group: Group
     tokens: list[int]
     prompt_len: int
-    states: list[Any]
+    states: list[Any] | None
+    """Those of the chain's stages; None where one of them needs a draw and there was none."""
     parent: Twig | None = None
     slot: int = -1
     trunk: Trunk | None = None
@@ -78,7 +79,7 @@ class Group:
         self.name = plan.strategy.name
         self.needs_hidden = plan.strategy.needs_hidden
         self.request: RequestView = request_view(answer.request, plan.values, vocab)
-        self.max_new_tokens = answer.request.stops.max_new_tokens
+        self.max_new_tokens = min(answer.request.stops.max_new_tokens, answer.stopper.room)
         self.slots: list[int] = []
         self.wanted: list[Twig] = []
         self.events: list[Event] = []
@@ -104,16 +105,19 @@ class Group:
     def fork(self, parent: Any, token: int) -> Twig:
         """Return `parent` with one more token."""
         states = self._picked.get((id(parent), token))
-        if states is None:
-            states = self.runner.after(parent, self.runner.unseen(parent, token))
+        if states is None and parent.states is not None:
+            observed = self.runner.unseen(parent, token)
+            states = self.runner.after(parent, observed) if observed is not None else None
         return Twig(self, [*parent.tokens, token], parent.prompt_len, states, parent)
 
     def process(self, logits: Tensor, branches: Sequence[Any]) -> Tensor:
         """Return logits [R, V] after the chain's stages, all but the picker."""
+        self._check_states(branches)
         return self.runner.process(logits, branches, self.vocab)
 
     def pick(self, logits: Tensor, branches: Sequence[Any]) -> list[int]:
         """Return what the whole chain picks for each row of logits [R, V]."""
+        self._check_states(branches)
         picks = self.runner.run(logits, branches, self.vocab)
         for branch, picked in zip(branches, picks, strict=True):
             if picked.error is not None:
@@ -153,6 +157,13 @@ class Group:
     def end(self) -> None:
         """Let the generator clean up."""
         self._loop.close()
+
+    def _check_states(self, branches: Sequence[Any]) -> None:
+        if any(branch.states is None for branch in branches):
+            raise RequestError(
+                f"strategy '{self.name}' draws no tokens, and a stage of the chain needs that",
+                hint="leave out mirostat, or the strategy",
+            )
 
     def _checked(self, wanted: Any) -> list[Twig]:
         branches = list(wanted)
