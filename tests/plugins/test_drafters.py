@@ -6,10 +6,13 @@ from types import SimpleNamespace
 
 import pytest
 
+from gptkit.decoding.engine import Engine
+from gptkit.decoding.request import Draft, Request, Stops, resolve_chain
 from gptkit.errors import ConfigError
 from gptkit.plugin_api import Params
 from gptkit.plugin_host import registry
 from gptkit_plugins.drafters.prompt_lookup import PromptLookup
+from tests.fakes import ByteTokenizer, FlatModel, byte_config
 from tests.plugins import history_oracle as oracle
 
 
@@ -61,6 +64,36 @@ def test_prompt_lookup_is_linear_also_in_a_loop():
 def test_prompt_lookup_says_which_lengths_make_no_sense():
     with pytest.raises(ConfigError, match="min_ngram 4 is above max_ngram 3"):
         propose([1, 1], min_ngram=4)
+
+
+@pytest.mark.parametrize(
+    ("items", "accepts"),
+    [
+        ([{"logit_bias": {"a": 20}}], True),
+        (
+            [
+                {"logit_bias": {"a": 3, "b": 3, "c": 3}},
+                {"penalties": {"repeat": 1.1, "frequency": 0.2}},
+                {"dry": 0.8},
+                {"no_repeat_ngram": 6},
+                {"bad_words": ["abc", "x"]},
+                {"min_new_tokens": 9},
+            ],
+            False,
+        ),
+    ],
+)
+def test_a_draft_changes_no_token(items, accepts):
+    tokenizer, chain = ByteTokenizer(), resolve_chain(items, registry())
+    for seed in range(10):
+        texts = []
+        for draft in (None, Draft(PromptLookup, 5, {"max_ngram": 3, "min_ngram": 1})):
+            engine = Engine(FlatModel(byte_config(tokenizer)), tokenizer, frozenset({256}))
+            request = Request(tuple(b"abcabcab"), chain, Stops(40), seed, draft=draft)
+            events = list(engine.stream(request))
+            texts.append([event.token_id for event in events])
+        assert texts[0] == texts[1]
+        assert events[-1].n_drafted and (events[-1].n_accepted > 0 or not accepts)
 
 
 def test_the_bundled_drafters_are_found():
