@@ -143,7 +143,7 @@ class Param:
 
     def check(self, where: str, value: Any) -> Any:
         """Return the value that a row gets, or raise ConfigError with value and range."""
-        if isinstance(value, str) and value == OFF and self.kind is not str:
+        if isinstance(value, str) and value == OFF and (self.kind, self.off) != (str, None):
             if self.off is None:
                 raise ConfigError(f"{where} can't be off", hint=f"give {self._kind_text}")
             return self.off

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from gptkit.plugin_api import Sampler, hookimpl
 
 from .bad_words import BadWords
+from .constraint import Constraint
 from .dry import DRY
 from .greedy import Greedy
 from .logit_bias import LogitBias
@@ -26,4 +27,5 @@ if TYPE_CHECKING:
 def gptkit_samplers() -> Iterable[type[Sampler]]:
     """Yield every bundled sampler."""
     yield from (LogitBias, BadWords, MinNewTokens, Penalties, DRY, NoRepeatNgram)
+    yield Constraint
     yield from (Temperature, TopK, TopP, Sample, Greedy)
