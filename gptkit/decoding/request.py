@@ -96,8 +96,9 @@ class Stage:
             return f"{self.label}={OFF}"
         params = self.sampler.params
         said = {k: params[k].show(v) for k, v in self.values.items() if v != params[k].default}
-        if list(said) == [next(iter(params), None)]:
-            return f"{self.label}={said.popitem()[1]}"
+        first = next(iter(params), "")
+        if list(said) == [first]:
+            return f"{self.label}={said[first]}"
         pairs = ",".join(f"{key}={value}" for key, value in said.items())
         return f"{self.label}:{pairs}" if pairs else self.label
 
