@@ -57,13 +57,13 @@ def _tokenizer(spec: str | None, model: str | None) -> Tokenizer:
     return load_tokenizer(spec, registry())
 
 
-def _piece(data: bytes) -> str:
+def piece(data: bytes) -> str:
     """Decode a token's bytes; a part of a character is written in hexadecimal, as \\xe5."""
     return data.decode("utf-8", "backslashreplace")
 
 
 def _object(tokenizer: Tokenizer, ids: list[int]) -> dict[str, object]:
-    pieces = [_piece(tokenizer.token_bytes(token_id)) for token_id in ids]
+    pieces = [piece(tokenizer.token_bytes(token_id)) for token_id in ids]
     return {"tokenizer": tokenizer.name, "ids": ids, "pieces": pieces, "n_tokens": len(ids)}
 
 
@@ -74,7 +74,7 @@ def _show(tokenizer: Tokenizer, ids: list[int], text: str) -> None:
 
     from gptkit.text.safe import safe
 
-    pieces = [safe(_piece(tokenizer.token_bytes(i)).translate(VISIBLE)) for i in ids]
+    pieces = [safe(piece(tokenizer.token_bytes(i)).translate(VISIBLE)) for i in ids]
     console = Console(highlight=False)
     if console.is_terminal and not console.no_color:
         styles = [STYLES[index % 2] for index in range(len(ids))]

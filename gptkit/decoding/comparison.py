@@ -83,6 +83,11 @@ class Walk:
     said: list[int] = field(default_factory=list)
     rows: list[Tensor] = field(default_factory=list)
 
+    def entropy(self) -> list[float]:
+        """Return the entropy of each of its rows, in nats."""
+        found: list[float] = LogitStats(torch.stack(self.rows)).entropy[:, 0].tolist()
+        return found
+
 
 @dataclass(frozen=True, slots=True)
 class Figures:

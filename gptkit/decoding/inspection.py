@@ -69,6 +69,8 @@ class Inspection:
     position: int
     token_id: int
     stages: tuple[StageView, ...]
+    off: tuple[Stage, ...]
+    """The stages that were not run, since all their parameters stand at off."""
     draw: Draw
     finish_reason: str | None
 
@@ -99,6 +101,7 @@ def inspect(engine: Engine, request: Request, asked: int | None = None) -> Itera
             position=position,
             token_id=event.token_id,
             stages=_views(request, event.trace, seen, asked),
+            off=tuple(stage for stage in request.chain if stage.is_off),
             draw=_draw(request, position, seen[-1], event.token_id),
             finish_reason=event.finish_reason,
         )

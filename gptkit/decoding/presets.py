@@ -68,15 +68,7 @@ _PRESETS = (
         chain=(
             {"logit_bias": "off"},
             {"penalties": {"repeat": "off", "scope": "all", "window": 64}},
-            {
-                "dry": {
-                    "multiplier": "off",
-                    "base": 1.75,
-                    "allowed": 2,
-                    "last_n": 64,
-                    "breakers": ["\n", ":", '"', "*"],
-                }
-            },
+            {"dry": {"multiplier": "off", "base": 1.75, "allowed": 2, "last_n": 64}},
             {"top_n_sigma": "off"},
             {"top_k": 40},
             {"typical": "off"},
@@ -127,7 +119,7 @@ _PRESETS = (
         engine="OpenAI API, as documented",
         chain=(
             {"logit_bias": "off"},
-            {"penalties": {"frequency": "off", "presence": "off", "scope": "output"}},
+            {"penalties": {"frequency": "off", "presence": "off"}},
             {"temperature": 1.0},
             {"top_p": "off"},
             "sample",
