@@ -27,7 +27,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from gptkit.decoding.engine import Engine
-    from gptkit.decoding.request import Item, Stops
+    from gptkit.decoding.method import Method
+    from gptkit.decoding.request import Draft, Item, Request, Stops
     from gptkit.model.config import GPTConfig
     from gptkit.model.forward import Forward
     from gptkit.plugin_api import ChatTemplate, Template, Tokenizer
@@ -38,12 +39,14 @@ __all__ = [
     "DTYPES",
     "Model",
     "check_length",
+    "draft",
     "engine",
     "first_token",
     "load_model",
     "load_tokenizer",
     "open_model",
     "registry",
+    "samples",
     "template",
     "with_template_stops",
 ]
@@ -200,12 +203,54 @@ def _forward(
         ) from error
 
 
+def draft(method: Method, model: Model, registry: Registry, *, n_slots: int = 1) -> Draft | None:
+    """Return who guesses ahead for a model; a smaller model is loaded for it."""
+    from gptkit.decoding.request import Draft
+    from gptkit.decoding.speculation import DraftModel
+
+    if method.speculate is None:
+        return None
+    plugin, values = method.speculate.plugin, method.speculate.values
+    if plugin is not DraftModel:
+        return Draft(plugin, values["k"], values)
+    from gptkit.decoding.engine import TokenizerVocab
+
+    source = open_model(values["model"])
+    small = load_model(source, registry, device=model.device, dtype=model.dtype)
+    ours, theirs = model.tokenizer, small.tokenizer
+    n = ours.vocab_size
+    if n != theirs.vocab_size or any(
+        ours.token_bytes(i) != theirs.token_bytes(i) for i in range(n)
+    ):
+        raise ConfigError(
+            f"speculate: {small.name} and {model.name} have different tokenizers",
+            hint="a draft model needs the same one",
+        )
+    drafter = DraftModel(small.forward, TokenizerVocab(ours, model.eos_ids), n_slots)
+    return Draft(lambda: drafter, values["k"], values)
+
+
+def samples(prompt_ids: tuple[int, ...], n: int, *, seed: int, **rest: Any) -> list[Request]:
+    """Return n requests for one prompt, which is computed once for them all.
+
+    One starts from the seed itself, each of several from a seed derived from it.
+    """
+    from gptkit.decoding.noise import derive
+    from gptkit.decoding.request import Request
+
+    if n == 1:
+        return [Request(prompt_ids, seed=seed, **rest)]
+    shared = len(prompt_ids) - 1
+    seeds = [derive(seed, i) for i in range(n)]
+    return [Request(prompt_ids, seed=one, n_shared=shared, **rest) for one in seeds]
+
+
 def engine(model: Model, *, n_slots: int = 1) -> Engine:
     """Return an engine over a model, with room for `n_slots` sequences at once."""
-    from gptkit.decoding.engine import Engine
+    from gptkit.decoding.engine import Engine, n_trunk_slots
 
     if model.device == "cpu":
-        n_bytes = _cache_bytes(model.config, model.dtype, n_slots)
+        n_bytes = _cache_bytes(model.config, model.dtype, n_slots + n_trunk_slots(n_slots))
         what = f"the cache of {n_slots:,} sequences" if n_slots > 1 else "the cache"
         memory.check(what, n_bytes, "try a smaller batch, or a smaller --dtype")
 

@@ -621,6 +621,8 @@ class Drafter(Plugin, ABC):
     is kept (sample-and-match, with the noise of its position).
     """
 
+    k = param(8, ge=1, le=64, help="tokens that are guessed at once")
+
     @abstractmethod
     def propose(self, view: DraftView, k: int, p: Params) -> Sequence[int]:
         """Return at most k token ids that may follow; none is a good answer too."""

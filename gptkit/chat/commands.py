@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from gptkit.chat import save as saving
 from gptkit.chat.events import Left, Note, SessionEvent, Table
-from gptkit.chat.settings import DEFAULT
+from gptkit.chat.settings import COMMAND_LINE, DEFAULT
 from gptkit.errors import ConfigError, UnknownName, did_you_mean
 from gptkit.plugin_api import OFF
 
@@ -102,6 +102,8 @@ def show(session: Session, rest: str) -> Iterator[SessionEvent]:
     for i, stage in enumerate(settings.chain):
         source = settings.chain_from.get(stage.label, DEFAULT)
         rows.append(("" if i else "chain", str(stage), source))
+    for name, choice in session.method.named.items():
+        rows.append((name, str(choice), COMMAND_LINE))
     for i, (name, value) in enumerate(session.settings.stop_block().items()):
         shown = name if value is None else f"{name}={value}"
         rows.append(("" if i else "stop", shown, settings.stop_from.get(name, DEFAULT)))

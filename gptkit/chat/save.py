@@ -48,6 +48,7 @@ def job(session: Session, stem: str) -> str:
         "sampling": {
             "seed": settings.seed,
             "chain": [stage.as_item() for stage in settings.chain],
+            **{name: choice.as_item() for name, choice in session.method.named.items()},
         },
         "stop": settings.stop_block(),
     }

@@ -12,6 +12,7 @@ from gptkit import assembly
 from gptkit.chat import commands
 from gptkit.chat.conversation import CANCELLED, Conversation, Turn
 from gptkit.chat.events import Answered, Failed, Note, SessionEvent
+from gptkit.decoding.method import Method
 from gptkit.decoding.noise import derive
 from gptkit.decoding.request import Event, Request, is_greedy, resolve_stops
 from gptkit.errors import GptkitError, RequestError
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
     from gptkit.assembly import Model
     from gptkit.chat.settings import ChatSettings, ChosenTemplate
+    from gptkit.decoding.request import Draft
 
 MAX_MESSAGE_BYTES = 8_000_000
 
@@ -56,12 +58,16 @@ class Session:
         chosen: ChosenTemplate,
         *,
         model_name: str | None = None,
+        method: Method | None = None,
+        draft: Draft | None = None,
     ) -> None:
         self.engine = engine
         self.model = model
         self.settings = settings
         self.chosen = chosen
         self.model_name = model_name or model.name
+        self.method = method or Method()
+        self.draft = draft
         self.last: Answered | None = None
         self._check_template()
         self._blank = prompting.blank_before_output(chosen.template)
@@ -173,7 +179,8 @@ class Session:
         )
         n_before = sum(turn.role == "user" for turn in self.conversation.path()) - 1
         seed = derive(settings.seed, n_before, 0)
-        return Request(tuple(ids), settings.chain, stops, seed)
+        strategy = self.method.strategy
+        return Request(tuple(ids), settings.chain, stops, seed, draft=self.draft, strategy=strategy)
 
     def _write(self, id: int, request: Request) -> Iterator[SessionEvent]:
         """Yield the engine's events; keep what was written however it ends."""

@@ -35,6 +35,8 @@ def chat(
     temperature: options.Temperature = None,
     top_k: options.TopK = None,
     top_p: options.TopP = None,
+    speculate: options.Speculate = None,
+    strategy: options.Strategy = None,
     seed: options.Seed = None,
     max_new_tokens: options.MaxNewTokens = None,
     stop: options.Stop = None,
@@ -73,6 +75,7 @@ def chat(
         system=system,
         on_overflow=on_overflow,
     )
+    method = options.method(speculate, strategy, registry)
     options.note_source(whole, settings.chain)
     source = assembly.open_model(model)
     settings.fit(source.config)
@@ -86,9 +89,16 @@ def chat(
         )
         from gptkit.chat.session import Session
 
-        engine = assembly.engine(loaded)
+        engine = assembly.engine(loaded, n_slots=method.width)
+        draft = assembly.draft(method, loaded, registry)
     session = Session(
-        engine, loaded, settings, chosen, model_name=_job_name(model, source.path.name)
+        engine,
+        loaded,
+        settings,
+        chosen,
+        model_name=_job_name(model, source.path.name),
+        method=method,
+        draft=draft,
     )
     if sys.stdin.isatty() and sys.stdout.isatty():
         from gptkit.chat.terminal import Terminal

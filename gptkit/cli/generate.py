@@ -15,7 +15,10 @@ from gptkit.cli.text_argument import bounded_text, prompt_ids, read_text
 from gptkit.errors import ConfigError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from gptkit.assembly import Model
+    from gptkit.decoding.engine import Engine
     from gptkit.decoding.request import Event, Request
 
 
@@ -37,10 +40,19 @@ def generate(
     stop: options.Stop = None,
     stop_when: options.StopWhen = None,
     on_overflow: options.OnOverflow = "error",
+    samples: Annotated[
+        int,
+        typer.Option("--samples", "-n", min=1, max=1024, help="How many texts to write."),
+    ] = 1,
+    speculate: options.Speculate = None,
+    strategy: options.Strategy = None,
     logprobs: Annotated[
         int | None,
         typer.Option(min=0, max=100, help="With --json: log-probabilities, and of N others."),
     ] = None,
+    logprobs_of: Annotated[
+        str, typer.Option(help="raw, before the chain, or final, after it.")
+    ] = "raw",
     device: options.Device = "auto",
     dtype: options.Dtype = "auto",
     backend: options.Backend = "auto",
@@ -54,7 +66,6 @@ def generate(
     from gptkit import assembly
     from gptkit.decoding.request import (
         MAX_NEW_TOKENS,
-        Request,
         is_greedy,
         random_seed,
         resolve_stops,
@@ -66,6 +77,8 @@ def generate(
     registry = assembly.registry()
     number = options.parse_seed(seed) if seed is not None else random_seed()
     shorthands = options.shorthands(temperature, top_k, top_p)
+    method = options.method(speculate, strategy, registry)
+    options.choice("--logprobs-of", logprobs_of, ("raw", "final"))
     chain = options.given_chain(stages, preset, shorthands, registry)
     block = options.stop_block(stop=stop, stop_when=stop_when, max_new_tokens=max_new_tokens)
     resolve_stops(block, registry)  # before a model is looked for
@@ -85,12 +98,25 @@ def generate(
     ids = prompt_ids(text, loaded)
     room = loaded.config.block_size - (1 if stops.max_new_tokens else 0)
     ids = fit(ids, room, on_overflow, context=loaded.config.block_size, new=stops.max_new_tokens)
-    request = Request(tuple(ids), chain, stops, number, logprobs)
+    draft = assembly.draft(method, loaded, registry, n_slots=samples)
+    requests = assembly.samples(
+        tuple(ids),
+        samples,
+        chain=chain,
+        stops=stops,
+        seed=number,
+        logprobs=logprobs,
+        logprobs_of=logprobs_of,
+        draft=draft,
+        strategy=method.strategy,
+    )
+    engine = assembly.engine(loaded, n_slots=samples * method.width)
     load_s = time.perf_counter() - started
     if as_json:
-        print(json.dumps(_object(loaded, request, load_s), ensure_ascii=False, allow_nan=False))
+        out = _object(loaded, engine, requests, load_s)
+        print(json.dumps(out, ensure_ascii=False, allow_nan=False))
         return
-    _print(loaded, request, safe_output=sys.stdout.isatty() and not raw_output)
+    _print(engine, requests, safe_output=sys.stdout.isatty() and not raw_output)
     if seed is None and not is_greedy(chain):
         options.note(f"seed {number}")
 
@@ -109,49 +135,81 @@ def _prompt_text(prompt: str, file: Path | None) -> str:
         ) from error
 
 
-def _events(model: Model, request: Request) -> Any:
-    from gptkit import assembly
+def _events(engine: Engine, requests: list[Request]) -> Iterator[tuple[int, Event]]:
+    """Yield what comes of the requests, each event with the number of its request."""
+    numbers = {engine.add(request): number for number, request in enumerate(requests)}
+    while engine.busy:
+        for id, event in engine.step():
+            if event.error is not None:
+                raise event.error
+            yield numbers[id], event
 
-    for event in assembly.engine(model).stream(request):
-        if event.error is not None:
-            raise event.error
-        yield event
 
-
-def _print(model: Model, request: Request, *, safe_output: bool) -> None:
+def _print(engine: Engine, requests: list[Request], *, safe_output: bool) -> None:
+    """Print texts in order, the first that is not complete as it comes."""
     from gptkit.text.safe import safe
 
-    written = ended = False
+    waiting: list[list[str]] = [[] for _ in requests]
+    done = [False] * len(requests)
+    current, written = 0, False
     try:
-        for event in _events(model, request):
-            written = written or bool(event.text)  # said first, for a signal may come at any point
-            sys.stdout.write(safe(event.text) if safe_output else event.text)
-            sys.stdout.flush()
-        ended = True
+        for number, event in _events(engine, requests):
+            waiting[number].append(event.text)
+            done[number] = event.finish_reason is not None
+            while current < len(requests) and waiting[current]:
+                text = "".join(waiting[current])
+                waiting[current].clear()
+                written = written or bool(text)  # said first: a signal may come at any point
+                sys.stdout.write(safe(text) if safe_output else text)
+                if done[current]:
+                    current += 1
+                    if current < len(requests):
+                        sys.stdout.write("\n\n")
+                sys.stdout.flush()
     finally:
-        if sys.stdout.isatty() if ended else written:
+        if sys.stdout.isatty() if all(done) else written:
             sys.stdout.write("\n")
 
 
-def _object(model: Model, request: Request, load_s: float) -> dict[str, Any]:
+def _object(model: Model, engine: Engine, requests: list[Request], load_s: float) -> dict[str, Any]:
+    """Return what --json prints: one text, or with several a list of them."""
     start = time.perf_counter()
     first = 0.0
-    events: list[Event] = []
-    for event in _events(model, request):
+    events: list[list[Event]] = [[] for _ in requests]
+    for number, event in _events(engine, requests):
         first = first or time.perf_counter() - start
-        events.append(event)
+        events[number].append(event)
     seconds = time.perf_counter() - start
-    new = [event.token_id for event in events if event.token_id is not None]
+    texts = [_text(*pair) for pair in zip(requests, events, strict=True)]
+    n_new = sum(text["new_tokens"] for text in texts)
+    return {
+        **(texts[0] if len(texts) == 1 else {"samples": texts}),
+        "model": model.name,
+        "chain": [str(stage) for stage in requests[0].chain],
+        "timing": {
+            "load_s": round(load_s, 4),
+            "first_token_s": round(first, 4),
+            "total_s": round(seconds, 4),
+            "tok_per_s": round(n_new / seconds, 2) if n_new else 0.0,
+        },
+    }
+
+
+def _text(request: Request, events: list[Event]) -> dict[str, Any]:
+    """Return what is said of one text."""
+    chosen = [event for event in events if event.token_id is not None]
     out: dict[str, Any] = {
         "text": "".join(event.text for event in events),
-        "token_ids": new,
+        "token_ids": [event.token_id for event in chosen],
         "prompt_tokens": len(request.prompt_ids),
-        "new_tokens": len(new),
+        "reused_tokens": events[-1].n_reused,
+        "new_tokens": len(chosen),
         "finish_reason": events[-1].finish_reason,
         "seed": request.seed,
-        "model": model.name,
-        "chain": [str(stage) for stage in request.chain],
     }
+    if request.draft is not None:
+        out["drafted_tokens"] = events[-1].n_drafted
+        out["accepted_tokens"] = events[-1].n_accepted
     if request.logprobs is not None:
         out["logprobs"] = [
             {
@@ -159,15 +217,8 @@ def _object(model: Model, request: Request, load_s: float) -> dict[str, Any]:
                 "logprob": event.logprob,
                 "top": [[a.token_id, _finite(a.logprob)] for a in event.alternatives],
             }
-            for event in events
-            if event.token_id is not None
+            for event in chosen
         ]
-    out["timing"] = {
-        "load_s": round(load_s, 4),
-        "first_token_s": round(first, 4),
-        "total_s": round(seconds, 4),
-        "tok_per_s": round(len(new) / seconds, 2) if new else 0.0,
-    }
     return out
 
 

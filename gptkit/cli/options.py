@@ -13,6 +13,7 @@ from gptkit.errors import ConfigError, did_you_mean
 if TYPE_CHECKING:
     from gptkit.checkpoints.checkpoint import Checkpoint
     from gptkit.decoding.chain_source import ChainSource
+    from gptkit.decoding.method import Method
     from gptkit.decoding.request import Chain
     from gptkit.plugin_host import Registry
 
@@ -88,6 +89,22 @@ Preset = Annotated[
         rich_help_panel=SAMPLING,
     ),
 ]
+Speculate = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME[=VALUE]",
+        help="Who guesses ahead, for speed alone: prompt_lookup, or model:model=NAME.",
+        rich_help_panel=SAMPLING,
+    ),
+]
+Strategy = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME[=VALUE]",
+        help="A loop of its own: beam, contrastive, cfg. See gptkit plugins list.",
+        rich_help_panel=SAMPLING,
+    ),
+]
 Temperature = Annotated[
     str | None, typer.Option(help="Short for -s temperature=T.", rich_help_panel=SAMPLING)
 ]
@@ -127,6 +144,16 @@ def shorthands(temperature: str | None, top_k: str | None, top_p: str | None) ->
     """Return the values of --temperature, --top-k and --top-p that were given."""
     given = {"temperature": temperature, "top_k": top_k, "top_p": top_p}
     return {name: value for name, value in given.items() if value is not None}
+
+
+def method(speculate: str | None, strategy: str | None, registry: Registry) -> Method:
+    """Return the drafter or the strategy that the options name."""
+    from gptkit.decoding.method import resolve_method
+    from gptkit.decoding.request import parse_stage
+
+    guess = parse_stage(speculate) if speculate is not None else None
+    loop = parse_stage(strategy) if strategy is not None else None
+    return resolve_method(guess, loop, registry)
 
 
 def note_source(source: ChainSource | None, chain: Chain) -> None:

@@ -44,6 +44,8 @@ def run(
     temperature: options.Temperature = None,
     top_k: options.TopK = None,
     top_p: options.TopP = None,
+    speculate: options.Speculate = None,
+    strategy: options.Strategy = None,
     seed: options.Seed = None,
     max_new_tokens: options.MaxNewTokens = None,
     stop: options.Stop = None,
@@ -79,6 +81,7 @@ def run(
         whole_chain=whole,
         stages=tuple(items),
         shorthands=options.shorthands(temperature, top_k, top_p),
+        method=options.method(speculate, strategy, registry),
         seed=options.parse_seed(seed) if seed is not None else None,
         stop=options.stop_block(stop=stop, stop_when=stop_when, max_new_tokens=max_new_tokens),
         batch_size=batch_size,
@@ -137,6 +140,7 @@ def _say_start(job: Job, event: Started) -> None:
     options.say(
         f"{event.n_rows:,} row{'s' * (event.n_rows != 1)}, model {model.name} "
         f"({model.device}, {model.dtype}), sampling {chain}, seed {job.seed}"
+        + (f", {job.method}" if str(job.method) else "")
     )
 
 

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
     from gptkit.decoding.chain import Position
     from gptkit.decoding.prefix import Place
-    from gptkit.decoding.request import Chain, Plan, Request
+    from gptkit.decoding.request import Chain, Choice, Request
     from gptkit.model.forward import Forward, SharingCache, SharingForward
     from gptkit.plugin_api import Drafter, Tokenizer
 
@@ -487,8 +487,8 @@ class Engine:
 
     # Strategies -------------------------------------------------------------------------------
 
-    def _check_strategy(self, plan: Plan) -> None:
-        name, width = plan.strategy.name, plan.strategy().width(Params(plan.values))
+    def _check_strategy(self, choice: Choice) -> None:
+        name, width = choice.plugin.name, choice.plugin().width(Params(choice.values))
         if width > self.slots.n_slots:
             raise RequestError(
                 f"strategy '{name}' needs {width} sequences at once, the engine has room for "

@@ -20,7 +20,7 @@ from gptkit.errors import ConfigError, GptkitError, UnknownName, did_you_mean
 from gptkit.plugin_api import OFF, PHASES, Param, Sampler, StoppingCriterion, param
 
 if TYPE_CHECKING:
-    from gptkit.plugin_api import Drafter, Strategy
+    from gptkit.plugin_api import Drafter, Plugin
     from gptkit.plugin_host import Kind, Registry
 
 MAX_SEED = 2**63 - 1
@@ -47,6 +47,8 @@ class SamplingSettings(Settings):
     chain: tuple[Item, ...] | None = Field(
         None, strict=False, description="or stages of your own, in order"
     )
+    speculate: Item | None = Field(None, description="who guesses ahead, such as prompt_lookup")
+    strategy: Item | None = Field(None, description="a loop of its own, such as beam")
 
     @model_validator(mode="after")
     def _one_chain(self) -> Self:
@@ -107,6 +109,25 @@ Chain = tuple[Stage, ...]
 
 
 @dataclass(frozen=True, slots=True)
+class Choice:
+    """A plugin that was chosen by name, with the values of all its parameters."""
+
+    plugin: Any
+    values: Mapping[str, Any]
+
+    def as_item(self) -> Item:
+        """Return it as YAML would have it."""
+        params = self.plugin.params
+        return {self.plugin.name: {k: _plain(params[k], v) for k, v in self.values.items()}}
+
+    def __str__(self) -> str:
+        params = self.plugin.params
+        given = [f"{k}={v}" for k, v in self.values.items() if v != params[k].default]
+        name: str = self.plugin.name
+        return f"{name}:{','.join(given)}" if given else name
+
+
+@dataclass(frozen=True, slots=True)
 class Criterion:
     """A stopping criterion with the values of all its parameters."""
 
@@ -139,14 +160,6 @@ class Draft:
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
-    """A strategy with the values of all its parameters."""
-
-    strategy: type[Strategy]
-    values: Mapping[str, Any]
-
-
-@dataclass(frozen=True, slots=True)
 class Request:
     """One sequence to generate. `logprobs` asks for those of the token and of that many others.
 
@@ -163,7 +176,7 @@ class Request:
     trace: bool = False
     n_shared: int = 0
     draft: Draft | None = None
-    strategy: Plan | None = None
+    strategy: Choice | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -320,6 +333,15 @@ def is_greedy(chain: Sequence[Stage]) -> bool:
     """Return whether a chain always takes the best token, so that a seed changes nothing."""
     cold = (s.sampler.name == "temperature" and s.values["t"] == 0 for s in chain)
     return any(cold) or any(stage.sampler.name == "greedy" for stage in chain)
+
+
+def resolve_choice(
+    item: Item, kind: Kind, registry: Registry, ours: Mapping[str, type[Plugin]] | None = None
+) -> Choice:
+    """Return the plugin that an item names, with its values; `ours` are names that we keep."""
+    name, raw = _name_and_value(item, f"a {kind}")
+    found = (ours or {}).get(name) or _find(registry, kind, name, ours or ())
+    return Choice(found, _values(found.params, _given(found.params, name, raw), name, {}))
 
 
 # Reading stops --------------------------------------------------------------------------------

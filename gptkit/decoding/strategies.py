@@ -71,14 +71,14 @@ class Group:
         vocab: Vocab,
         commit: Callable[[Answer, Picked, None], Event],
     ) -> None:
-        plan = answer.request.strategy
-        assert plan is not None
+        choice = answer.request.strategy
+        assert choice is not None
         self.answer = answer
         self.runner = runner
         self.vocab = vocab
-        self.name = plan.strategy.name
-        self.needs_hidden = plan.strategy.needs_hidden
-        self.request: RequestView = request_view(answer.request, plan.values, vocab)
+        self.name = choice.plugin.name
+        self.needs_hidden = choice.plugin.needs_hidden
+        self.request: RequestView = request_view(answer.request, choice.values, vocab)
         self.max_new_tokens = min(answer.request.stops.max_new_tokens, answer.stopper.room)
         self.slots: list[int] = []
         self.wanted: list[Twig] = []
@@ -88,7 +88,7 @@ class Group:
         self._commit = commit
         self._picked: dict[tuple[int, int], list[Any]] = {}
         self._root = Twig(self, list(answer.tokens), answer.prompt_len, answer.states)
-        strategy, p = plan.strategy(), Params(plan.values)
+        strategy, p = choice.plugin(), Params(choice.values)
         self.width: int = self._guarded(lambda: strategy.width(p))
         self._loop: Generator[Sequence[Branch], Tensor, None] = strategy.run(self, p)
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from gptkit import assembly
 from gptkit.config import read_yaml
 from gptkit.decoding import chain_source
+from gptkit.decoding.method import Method, resolve_method
 from gptkit.decoding.request import add_stop, random_seed, resolve_chain, resolve_stops
 from gptkit.errors import ConfigError, did_you_mean
 from gptkit.jobs.examples import examples_path, read_examples
@@ -48,6 +49,7 @@ class Given:
     whole_chain: ChainSource | None = None
     stages: tuple[Item, ...] = ()
     shorthands: Mapping[str, str] = field(default_factory=dict)
+    method: Method | None = None
     seed: int | None = None
     stop: Mapping[str, Any] = field(default_factory=dict)
     batch_size: int | None = None
@@ -66,6 +68,7 @@ class Job:
     inputs: Path
     outputs: Path
     chain: Chain
+    method: Method
     stop: Mapping[str, Any]
     room: int
     seed: int
@@ -96,6 +99,12 @@ def prepare(
     block = chain_source.from_block(settings.sampling, document, registry, at=("sampling",))
     whole = given.whole_chain or block
     chain = _chain(whole, given, registry)
+    method = given.method or Method()
+    if not method.named:
+        with document.locating("sampling"):
+            method = resolve_method(
+                settings.sampling.speculate, settings.sampling.strategy, registry
+            )
     stop = _stop(settings, document, given, registry)
     template = _template(settings, document, registry)
     columns = _columns(settings, document, template)
@@ -127,6 +136,7 @@ def prepare(
         inputs=inputs,
         outputs=outputs,
         chain=chain,
+        method=method,
         stop=stop,
         room=_room(stop, source, registry),
         seed=random_seed() if seed is None else seed,

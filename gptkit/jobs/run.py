@@ -97,7 +97,8 @@ class _Runner:
         block = assembly.with_template_stops(job.stop, job.template, model.tokenizer)
         self.stops = resolve_stops(block, job.registry)
         self.blank = prompting.blank_before_output(job.template)
-        self.engine = assembly.engine(model, n_slots=job.batch_size)
+        self.engine = assembly.engine(model, n_slots=job.batch_size * job.method.width)
+        self.draft = assembly.draft(job.method, model, job.registry, n_slots=job.batch_size)
         self.rows = read_rows(job.inputs)
         self.answers: dict[int, _Answer] = {}
         self.finished: dict[int, dict[str, Any]] = {}
@@ -165,7 +166,15 @@ class _Runner:
         from gptkit.decoding.noise import row_seed
 
         ids = tuple(prompt.ids) or (assembly.first_token(self.model),)
-        return Request(ids, self.job.chain, self.stops, row_seed(self.job.seed, row.key))
+        return Request(
+            ids,
+            self.job.chain,
+            self.stops,
+            row_seed(self.job.seed, row.key),
+            n_shared=prompt.n_shared,
+            draft=self.draft,
+            strategy=self.job.method.strategy,
+        )
 
     def _take(self, id: int, event: Event) -> None:
         answer = self.answers[id]

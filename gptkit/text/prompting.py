@@ -32,13 +32,15 @@ Role = Literal["user", "assistant"]
 class Prompt:
     """Token ids, and what was done so that they fit.
 
-    `n_dropped` counts what was left out: examples or turns, else tokens that were cut.
+    `n_dropped` counts what was left out: examples or turns, else tokens that were cut. The first
+    `n_shared` ids are those of every prompt with the same examples.
     """
 
     ids: list[int]
     n_examples: int = 0
     n_dropped: int = 0
     notes: tuple[str, ...] = ()
+    n_shared: int = 0
 
 
 def encode(segments: Iterable[Segment], tokenizer: Tokenizer) -> list[int]:
@@ -109,7 +111,11 @@ def few_shot(
         side = "start" if on_overflow == "truncate_left" else "end"
         notes = (*notes, f"{too_many:,} tokens cut from the {side} of the prompt")
         return Prompt(cut, 0, dropped or too_many, notes)
-    return Prompt(found, len(shots) - dropped, dropped, notes)
+    kept = shots[: len(shots) - dropped]
+    before = encode([*head, *(piece for shot in kept for piece in shot)], tokenizer)
+    # The last token may be another one where the item follows.
+    n_shared = len(before) - 1 if found[: len(before) - 1] == before[:-1] else 0
+    return Prompt(found, len(kept), dropped, notes, max(n_shared, 0))
 
 
 def conversation(

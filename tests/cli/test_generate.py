@@ -67,6 +67,7 @@ def test_json_has_one_object_with_all_of_it(generate):
         "text": "bcde",
         "token_ids": [2, 3, 4, 5],
         "prompt_tokens": 2,
+        "reused_tokens": 0,
         "new_tokens": 4,
         "finish_reason": "length",
         "seed": 3,

@@ -168,6 +168,8 @@ def test_a_long_prompt_may_be_cut(workshop, plugins, how):
 class Poisoned:
     """A model whose logits are NaN for a sequence that has a given token."""
 
+    shares_prefixes = False
+
     def __init__(self, forward, token):
         self.forward, self.token, self.bad = forward, token, set()
         self.config, self.new_cache = forward.config, forward.new_cache

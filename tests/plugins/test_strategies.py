@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from gptkit.decoding.engine import Engine
-from gptkit.decoding.request import Plan, Request, Stops, resolve_chain
+from gptkit.decoding.request import Choice, Request, Stops, resolve_chain
 from gptkit.errors import RequestError
 from gptkit.model.config import GPTConfig
 from gptkit.model.forward import Span
@@ -44,7 +44,7 @@ def model():
 
 def plan(strategy, **values):
     given = {key: declared.default for key, declared in strategy.params.items()} | values
-    return Plan(strategy, given)
+    return Choice(strategy, given)
 
 
 def answer(model, prompt, how, *, new=12, chain=PLAIN, n_slots=8, seed=0, eos=frozenset({0})):
