@@ -6,6 +6,10 @@ from typing import TYPE_CHECKING
 
 from gptkit.plugin_api import StoppingCriterion, hookimpl
 
+from .entropy import Entropy
+from .regex import Regex
+from .repeat import Repeat
+from .sentences import Sentences
 from .strings import Strings
 from .tokens import Tokens
 
@@ -16,4 +20,4 @@ if TYPE_CHECKING:
 @hookimpl
 def gptkit_stopping_criteria() -> Iterable[type[StoppingCriterion]]:
     """Yield every bundled criterion."""
-    yield from (Tokens, Strings)
+    yield from (Tokens, Strings, Regex, Sentences, Repeat, Entropy)
