@@ -19,6 +19,11 @@ if TYPE_CHECKING:
     from gptkit.plugin_api import RequestView
 
 
+WHITE_SPACE = " |\\n {0,16}"
+"""Between the parts of JSON one space, or a new line and its indent, unless the schema's own
+`x-guidance` says otherwise: with as much as it likes a model may write nothing else."""
+
+
 class Constraint(Sampler):
     """Allow only what leads to a text of one form (llguidance; Willard and Louf 2023).
 
@@ -108,7 +113,7 @@ def _schema(value: str) -> str:
     inline = value.lstrip().startswith("{")
     text, where = (value, "") if inline else (_read("json_schema", value), f"{value}: ")
     try:
-        return json.dumps(json.loads(text))
+        schema = json.loads(text)
     except json.JSONDecodeError as error:
         raise ConfigError(
             f"constraint.json_schema: {where}not JSON ({error.msg} in line {error.lineno}, column "
@@ -116,6 +121,11 @@ def _schema(value: str) -> str:
         ) from error
     except RecursionError:
         raise ConfigError(f"constraint.json_schema: {where}nested too deeply") from None
+    if isinstance(schema, dict):
+        own = schema.setdefault("x-guidance", {})
+        if isinstance(own, dict) and not own.keys() & {"whitespace_pattern", "whitespace_flexible"}:
+            schema["x-guidance"] = {"whitespace_pattern": WHITE_SPACE, **own}
+    return json.dumps(schema)
 
 
 def _read(key: str, path: str) -> str:

@@ -211,11 +211,26 @@ def test_random_walks_through_a_schema_parse_and_are_valid(tmp_path):
     assert ended > 30
 
 
-def test_json_without_whitespace_where_the_schema_asks_for_it():
-    schema = {"x-guidance": {"whitespace_flexible": False}, **SCHEMA}
-    _, state = start(json_schema=json.dumps(schema))
-    *_, (_, text) = walk(state, random.Random(5), 12)
-    assert text.startswith(b'{"name":"')
+@pytest.mark.parametrize(
+    "options, texts",
+    [
+        ({}, {"[1,2]", "[1, 2]", "[\n 1,\n 2\n]"}),
+        ({"whitespace_flexible": False}, {"[1,2]"}),
+        ({"whitespace_pattern": ""}, {"[1,2]"}),
+        (
+            {"whitespace_pattern": r"\s*"},
+            {"[1,2]", "[1, 2]", "[\n 1,\n 2\n]", "[1,  2]", "[1,\n\n2]"},
+        ),
+    ],
+)
+def test_json_has_a_little_white_space_unless_the_schema_says_otherwise(options, texts):
+    schema = {"type": "array", "items": {"type": "integer"}, "x-guidance": options}
+    _, first = start(json_schema=json.dumps(schema))
+    for text in ("[1,2]", "[1, 2]", "[\n 1,\n 2\n]", "[1,  2]", "[1,\n\n2]"):
+        state = first
+        for byte in text.encode():
+            state = after(state, byte)
+        assert (state is not None and END in allowed(state)[0]) == (text in texts), text
 
 
 # The end ----------------------------------------------------------------------------------------
