@@ -240,16 +240,22 @@ class ChainRunner:
                 break
             rows.domain = zlib.crc32(self.labels[i].encode())
             rows.state = [one.states[i] for one in rows.positions]
-            entered.append(self._apply(i, entered[-1], rows))
+            entered.append(self._apply(i, entered[-1], logits, rows))
         return entered
 
-    def _apply(self, i: int, logits: Tensor, rows: PositionRows) -> Tensor:
+    def _apply(self, i: int, logits: Tensor, raw: Tensor, rows: PositionRows) -> Tensor:
+        """Return what a stage makes of `logits` [R, V]; `raw` are the model's own."""
         off = [one.request.chain[i].is_off for one in rows.positions]
         if all(off):
             return logits
         sampler, p = self.samplers[i], self._gather(i, rows)
-        out: Tensor = self._guarded(i, lambda: sampler.apply(logits, p, rows))
-        self._check(i, out, logits)
+
+        def apply(logits: Tensor) -> Tensor:
+            out: Tensor = self._guarded(i, lambda: sampler.apply(logits, p, rows))
+            self._check(i, out, logits)
+            return out
+
+        out = apply(logits)
         best = out.amax(-1, keepdim=True)
         if any(off):
             kept = torch.tensor(off, device=logits.device)[:, None]
@@ -259,9 +265,13 @@ class ChainRunner:
         empty = best == _NO
         if not bool((empty | best.isfinite()).all()):
             raise PluginError(f"sampler '{self.labels[i]}' made logits that are not finite")
-        if sampler.phase == "constraint":
+        if sampler.phase != "constraint":
+            return torch.where(empty, logits, out)  # a stage that leaves nothing changes nothing
+        # What it allows, other stages have forbidden: it wins, over all that the model offered.
+        out = torch.where(empty, apply(raw), out)
+        if bool((out.amax(-1) == _NO).any()):
             raise RequestError(f"'{self.labels[i]}' allows no token here")
-        return torch.where(empty, logits, out)  # a stage that leaves nothing changes nothing
+        return out
 
     def _check(self, i: int, out: Any, logits: Tensor) -> None:
         if not isinstance(out, torch.Tensor):
