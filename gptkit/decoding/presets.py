@@ -74,7 +74,7 @@ _PRESETS = (
             {"typical": "off"},
             {"top_p": 0.95},
             {"min_p": 0.05},
-            {"xtc": {"probability": "off", "threshold": 0.1}},
+            {"xtc": {"probability": "off", "threshold": 0.1, "protect": []}},
             {"temperature": 0.8},
             "sample",
         ),
@@ -83,7 +83,7 @@ _PRESETS = (
             f"{_TIES}: llama.cpp leaves it to its sort",
             "frequency and presence count in the answer, in llama.cpp in the last 64 tokens of "
             "prompt and answer",
-            "xtc leaves alone what ends the answer, and the newline; llama.cpp does not",
+            "xtc leaves a row alone where it would take what ends the answer",
             "a constraint comes before all truncation; llama.cpp checks the token that it drew, "
             "and draws again where it is not allowed",
             "mirostat there replaces all stages but temperature: write -s mirostat=... alone",
