@@ -62,6 +62,7 @@ def commands():
         lines.append([name, "--help"])
         lines += [[name, below, "--help"] for below in getattr(command, "commands", {})]
     lists = [["plugins", "list"], ["plugins", "show", "top_k"], ["plugins", "list", "--json"]]
+    lists += [["sampler", "presets"]]
     lists += [["models", "list"], ["models", "show", "gpt2"], ["models", "show", "gpt2", "--json"]]
     return lines + lists
 

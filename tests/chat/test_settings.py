@@ -1,6 +1,7 @@
 import pytest
 
 from gptkit.chat.settings import ChatSettings
+from gptkit.decoding.chain_source import from_preset
 from gptkit.decoding.request import typed
 from gptkit.errors import ConfigError, UnknownName
 from gptkit.plugin_api import Sampler, hookimpl, param
@@ -181,3 +182,40 @@ def test_the_listing_has_value_and_range_of_everything():
     assert listed["max_new_tokens"].value == "256"
     assert listed["on_overflow"].span == "drop_oldest, error"
     assert listed["seed"].value == "1"
+
+
+# Whole chains -------------------------------------------------------------------------------------
+
+
+def listed(made, name):
+    return next(one.value for one in made.listing() if one.name == name)
+
+
+def test_a_preset_is_set_as_a_whole_and_changed_by_what_follows():
+    made = settings(items=[{"top_k": 5}])
+    assert listed(made, "preset") == "-"
+    assert made.set("preset nanogpt") == "preset nanogpt: temperature=0.8 top_k=200 sample"
+    assert chain(made) == "temperature=0.8 top_k=200 sample"
+    made.set("top_k 9")
+    assert chain(made) == "temperature=0.8 top_k=9 sample"
+    assert listed(made, "preset") == "nanogpt"
+    assert made.chain_from == {
+        "temperature": "preset nanogpt",
+        "top_k": "/set",
+        "sample": "preset nanogpt",
+    }
+    with pytest.raises(ConfigError, match="preset: 'hg' is none of hf, llama.cpp"):
+        made.set("preset hg")
+    assert chain(made) == "temperature=0.8 top_k=9 sample"
+
+
+def test_a_whole_chain_from_the_command_line_is_not_replaced_by_a_recommendation():
+    whole = from_preset("nanogpt", registry())
+    made = settings(whole_chain=whole, items=[{"top_k": 9}])
+    made.recommend([{"top_p": 0.5}])
+    assert chain(made) == "temperature=0.8 top_k=9 sample"
+    assert made.chain_from == {
+        "temperature": "preset nanogpt",
+        "top_k": "command line",
+        "sample": "preset nanogpt",
+    }

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from gptkit.decoding.chain_source import from_preset
 from gptkit.decoding.request import typed
 from gptkit.errors import CheckpointError, ConfigError, GptkitError, UnknownName
 from gptkit.jobs.preflight import Given, prepare
@@ -195,3 +196,40 @@ def test_preflight_knows_no_torch(workshop):
         "sys.exit('torch' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+# Whole chains -------------------------------------------------------------------------------------
+
+
+def test_a_job_may_name_a_preset_and_the_command_line_changes_it(workshop, plugins):
+    path = workshop.job(rows=ROWS, sampling="{preset: nanogpt}")
+    job = prepare(path, plugins, Given(stages=({"top_k": 3},)))
+    assert labels(job) == ["temperature=0.8", "top_k=3", "sample"]
+    assert job.notes == ("preset nanogpt: temperature=0.8 top_k=3 sample",)
+
+
+def test_a_whole_chain_from_the_command_line_replaces_that_of_the_job(workshop, plugins):
+    whole = from_preset("nanogpt", plugins)
+    job = prepare(workshop.job(rows=ROWS), plugins, Given(whole_chain=whole))
+    assert labels(job) == ["temperature=0.8", "top_k=200", "sample"]
+    assert job.notes == ("preset nanogpt: temperature=0.8 top_k=200 sample",)
+    path = workshop.job(rows=ROWS, sampling="{preset: openai}")
+    job = prepare(path, plugins, Given(whole_chain=whole))
+    assert labels(job) == ["temperature=0.8", "top_k=200", "sample"]
+
+
+def test_a_preset_and_a_chain_in_one_job_are_an_error(workshop, plugins):
+    path = workshop.job(rows=ROWS, sampling="{preset: hf, chain: [greedy]}")
+    with pytest.raises(ConfigError, match="job.yaml:5: sampling: a preset is a whole chain, and"):
+        prepare(path, plugins)
+    with pytest.raises(ConfigError, match="a preset is a whole chain"):
+        prepare(workshop.job(rows=ROWS), plugins, assignments=["sampling.preset=hf"])
+    assignments = ["sampling.preset=nanogpt", "sampling.chain=null"]
+    job = prepare(workshop.job(rows=ROWS), plugins, assignments=assignments)
+    assert labels(job)[1] == "top_k=200"
+
+
+def test_a_broken_chain_in_a_job_is_an_error_though_another_replaces_it(workshop, plugins):
+    path = workshop.job(rows=ROWS, sampling="{chain: [top_p: 7]}")
+    with pytest.raises(ConfigError, match="job.yaml:5: top_p: 7 is above 1"):
+        prepare(path, plugins, Given(whole_chain=from_preset("nanogpt", plugins)))
