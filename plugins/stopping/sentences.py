@@ -13,15 +13,16 @@ if TYPE_CHECKING:
     from gptkit.plugin_api import RequestView
 
 KEPT = 64
-"""Characters before a sentence's end that say what kind of end it is; hardly a word is longer."""
-_POINTS = r"(?P<points>[.!?…]+)[\"'”’»)\]*_]*"
+"""Characters before a sentence's end that say what kind of end it is: all that is looked at."""
+_POINTS = r"(?P<points>[.!?…]+)[\"'”’»)\]*_]{0,8}"
 _END = re.compile(
-    _POINTS + r"(?=[^\S\n]*\n|\s+(?P<next>\S))"
-    r"|[。！？]+[」』”’）】\"']*(?=[^。！？」』”’）】\"'])"
+    _POINTS + r"(?=[^\S\n]{0,16}\n|\s{1,16}(?P<next>\S))"
+    r"|[。！？]+[」』”’）】\"']{0,8}(?=[^。！？」』”’）】\"'])"
 )
-_MAYBE_END = re.compile(_POINTS + r"(?P<space>\s+)\Z")
+_MAYBE_END = re.compile(_POINTS + r"(?P<space>\s{1,16})\Z")
 _WORD = re.compile(r"(?:\w+\.)*\w+\Z")
-_DOTTED = re.compile(r"(?:[^\W\d_]\.)+[^\W\d_]")
+_NUMBER = re.compile(r"\d{1,3}")
+_DOTTED = re.compile(r"(?:[^\W\d_]\.){1,8}[^\W\d_]")
 _ABBREVIATIONS = frozenset("cf dr eq fig mr mrs ms prof sr st vol vs".split())
 
 
@@ -39,27 +40,31 @@ class Sentences(StoppingCriterion):
     n = param(1, ge=1, le=10**6, help="how many sentences")
 
     def init_state(self, request: RequestView) -> Any:
-        """Return the sentences that are to come, the text since the last, and half a character."""
-        return request.params["n"], "", b""
+        """Return the sentences that are to come, the text since the last one, of which the first
+        characters are judged, and the start of a character.
+        """
+        return request.params["n"], "", 0, b""
 
     def push(self, state: Any, token_id: int, data: bytes, n_out: int) -> tuple[Any, Stop | None]:
         """Stop at the sentence's end; the space after it is cut, and held back until it is sure."""
-        left, text, rest = state
+        left, text, judged, rest = state
         new, rest = decoded(rest + data)
         text += new
         counted = 0
-        for match in _END.finditer(text):
+        for match in _END.finditer(text, judged):
+            judged = match.end()
             if _ends(match, text[counted : match.start()]):
-                left, counted = left - 1, match.end()
+                left, counted = left - 1, judged
                 if left == 0:
                     cut = n_bytes(text[counted:]) + len(rest)
-                    return (1, text[counted:], rest), Stop("sentences", cut_bytes=cut)
-        text = text[counted:]
+                    return (1, text[counted:], 0, rest), Stop("sentences", cut_bytes=cut)
         held = 0
-        maybe = _MAYBE_END.search(text) if left == 1 else None
-        if maybe is not None and _ends(maybe, text[: maybe.start()]):
+        maybe = _MAYBE_END.search(text, judged) if left == 1 else None
+        if maybe is not None and _ends(maybe, text[counted : maybe.start()]):
             held = n_bytes(maybe["space"]) + len(rest)
-        return (left, text[-KEPT:], rest), Stop(hold_bytes=held) if held else None
+        gone = max(counted, len(text) - KEPT)
+        state = (left, text[gone:], max(judged - gone, 0), rest)
+        return state, Stop(hold_bytes=held) if held else None
 
 
 def _ends(match: re.Match[str], before: str) -> bool:
@@ -72,8 +77,8 @@ def _ends(match: re.Match[str], before: str) -> bool:
     word = _WORD.search(before)
     if found["points"] != "." or word is None:
         return True
-    if word[0].isdigit():
-        line = before[: word.start()].rpartition("\n")[2]
+    if _NUMBER.fullmatch(word[0]):
+        line = before[max(word.start() - 8, 0) : word.start()].rpartition("\n")[2]
         return bool(line.strip())  # where a line begins, it is the number of an item
     initial = len(word[0]) == 1 and word[0].isupper() and word[0] != "I"
     return not (initial or _DOTTED.fullmatch(word[0]) or word[0].lower() in _ABBREVIATIONS)

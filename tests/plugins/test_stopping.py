@@ -303,6 +303,28 @@ def test_sentences_by_hand(text, ends):
             assert reason == ("sentences" if n <= len(ends) else None)
 
 
+def test_sentences_are_the_same_however_the_text_is_cut():
+    rng = random.Random(8)
+    pieces = [
+        *'.!?…。"”)* \n1a é好',
+        ". ",
+        ".\n",
+        "12. ",
+        " Dr.",
+        " e.g",
+        " A.",
+        " I.",
+        " so",
+        " " * 9,
+    ]
+    for _ in range(2_000):
+        data = "".join(rng.choices(pieces, k=rng.randint(1, 120))).encode()
+        n = rng.randint(1, 9)
+        whole = stream(*start(Sentences, n=n), [data])
+        parts = stream(*start(Sentences, n=n), cut(data, rng, rng.randint(1, 60)))
+        assert ("".join(parts[0]), parts[1]) == ("".join(whole[0]), whole[1]), data
+
+
 def test_sentences_hold_back_only_the_space_that_may_be_cut():
     criterion, state = start(Sentences, n=1)
     holds = []
