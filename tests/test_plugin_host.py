@@ -111,10 +111,10 @@ def test_discovery_imports_nothing(path):
 
 def test_third_party_packages_offer_what_they_have(path):
     registry = path(FIXTURES / "acme_sampler", FIXTURES / "acme_tokenizer")
-    top_a = registry.find("sampler", "top_a")
-    assert top_a.source.owner == "acme-sampler 0.1"
-    assert top_a.summary.startswith("Drop tokens whose probability is below a * max(p)**2")
-    assert top_a.value.params["a"].range_text == "at least 0 and at most 1"
+    square = registry.find("sampler", "square")
+    assert square.source.owner == "acme-sampler 0.1"
+    assert square.summary.startswith("Drop tokens whose probability is below a * max(p)**2")
+    assert square.value.params["a"].range_text == "at least 0 and at most 1"
     assert (
         registry.find("tokenizer", "acme-tokenizer/utf8_bytes").value.load(None).vocab_size == 256
     )
@@ -138,7 +138,7 @@ def test_damaged_metadata_is_one_failed_plugin(path, tmp_path, entry_points, met
         (info / "METADATA").write_text(metadata)
     registry = path(tmp_path, FIXTURES / "acme_sampler")
     assert [said in plugin.reason for plugin in registry.failed if plugin.reason].count(True) == 1
-    assert registry.find("sampler", "top_a")
+    assert registry.find("sampler", "square")
 
 
 def test_a_local_file_is_a_plugin(path, tmp_path, monkeypatch):
@@ -146,8 +146,8 @@ def test_a_local_file_is_a_plugin(path, tmp_path, monkeypatch):
     file.write_text((FIXTURES / "acme_sampler" / "acme_sampler.py").read_text())
     monkeypatch.setenv("GPTKIT_PLUGINS", os.pathsep.join([str(file), str(file), "no/such.py"]))
     registry = path()
-    assert registry.find("sampler", "top_a").source.owner == str(file)
-    assert registry.find("sampler", f"{file}/top_a")
+    assert registry.find("sampler", "square").source.owner == str(file)
+    assert registry.find("sampler", f"{file}/square")
     assert [p.reason for p in registry.failed if "no such" in p.reason] == [
         f"no such file: {Path('no/such.py')}"
     ]
@@ -171,7 +171,7 @@ def test_every_broken_plugin_is_recorded_with_its_reason(path, capsys):
     for distribution, name in GOOD.items():
         assert reasons[distribution] is None
         assert registry.find("sampler", name).source.distribution == distribution
-    assert registry.find("sampler", "top_a") and registry.find("tokenizer", "bpe")
+    assert registry.find("sampler", "square") and registry.find("tokenizer", "bpe")
     said = capsys.readouterr()
     assert said.out == "" and "hello from zoo_noisy" in said.err and "asked" in said.err
     assert all(plugin.import_s >= 0 for plugin in registry.plugins)
@@ -193,7 +193,7 @@ def test_no_set_of_broken_plugins_hides_a_good_one(path):
         there = {entry.dist.name for entry in chosen}
         failed = {plugin.source.distribution for plugin in registry.failed}
         assert failed & {*BROKEN} == there & {*BROKEN}
-        assert registry.find("sampler", "top_a") and registry.find("tokenizer", "char")
+        assert registry.find("sampler", "square") and registry.find("tokenizer", "char")
         for distribution, name in GOOD.items():
             assert (name in registry.names("sampler")) == (distribution in there)
 
@@ -374,6 +374,6 @@ def test_an_unknown_name_names_the_plugin_that_failed(path):
 def test_many_failed_plugins_don_t_make_a_long_story(path):
     registry = path(ZOO)
     with pytest.raises(UnknownName) as caught:
-        registry.find("sampler", "mirostat")
+        registry.find("sampler", "wet")
     assert str(caught.value).count("failed to load") == plugin_host.SUSPECTS
     assert str(caught.value).endswith("more failed")

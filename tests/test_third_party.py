@@ -28,7 +28,7 @@ def folder(tmp_path_factory):
         "model: bytes\n"
         'template: {item: "Q: $text\\nA: $answer", output: answer, separator: "\\n\\n"}\n'
         "inputs: in.jsonl\noutputs: out.jsonl\n"
-        "sampling: {seed: 7, chain: [temperature: 0.9, top_a: 0.9]}\n"
+        "sampling: {seed: 7, chain: [temperature: 0.9, square: 0.9]}\n"
         "stop: {max_new_tokens: 8}\n"
     )
     return here
@@ -48,13 +48,13 @@ def rows(folder, name="out.jsonl"):
 def test_both_are_listed_with_their_owners(gptkit):
     listed = json.loads(gptkit("plugins", "list", "--json").out)
     offers = {offer["name"]: offer for plugin in listed for offer in plugin["offers"]}
-    assert offers["top_a"]["from"] == "acme-sampler 0.1"
-    assert offers["top_a"]["params"]["a"]["range"] == "at least 0 and at most 1"
+    assert offers["square"]["from"] == "acme-sampler 0.1"
+    assert offers["square"]["params"]["a"]["range"] == "at least 0 and at most 1"
     assert offers["utf8_bytes"]["from"] == "acme-tokenizer 0.1"
     assert not [plugin for plugin in listed if plugin["status"] != "ok"]
     shown = gptkit("plugins", "list")
-    assert "top_a" in shown.out and "acme-sampler 0.1" in shown.out
-    page = gptkit("plugins", "show", "top_a")
+    assert "square" in shown.out and "acme-sampler 0.1" in shown.out
+    page = gptkit("plugins", "show", "square")
     assert (page.code, page.err) == (0, "")
     assert "threshold factor" in page.out and "at least 0 and at most 1" in page.out
 
@@ -67,11 +67,11 @@ def generate(gptkit, *args):
 
 def test_generate_takes_the_sampler_by_either_name(gptkit):
     plain = generate(gptkit)
-    off = generate(gptkit, "-s", "top_a=off")
-    bare = generate(gptkit, "-s", "top_a=0.3")
-    owned = generate(gptkit, "-s", "acme-sampler/top_a=0.3")
-    strict = generate(gptkit, "-s", "top_a:a=1")
-    assert bare["chain"] == owned["chain"] == ["top_a=0.3", "sample"]
+    off = generate(gptkit, "-s", "square=off")
+    bare = generate(gptkit, "-s", "square=0.3")
+    owned = generate(gptkit, "-s", "acme-sampler/square=0.3")
+    strict = generate(gptkit, "-s", "square:a=1")
+    assert bare["chain"] == owned["chain"] == ["square=0.3", "sample"]
     assert bare["token_ids"] == owned["token_ids"]
     assert off["token_ids"] == plain["token_ids"]
     assert len(strict["token_ids"]) == 8
@@ -81,19 +81,19 @@ def test_the_sampler_does_what_it_says(gptkit):
     """At this temperature the best token has a third of the mass, and the others 0.25 % each."""
     asked = ("generate", "h", "-m", "reciter", *LENGTH, "--seed", "5", "-s", "temperature=10")
     hot = gptkit(*asked)
-    cut = gptkit(*asked, "-s", "top_a=0.1")
+    cut = gptkit(*asked, "-s", "square=0.1")
     assert cut.out == "caf\u00e9 ca"
     assert hot.out != cut.out
 
 
 def test_its_ranges_and_names_are_checked_like_ours(gptkit):
-    wrong = gptkit("generate", "hi", "-m", "bytes", "-s", "top_a=1.5")
+    wrong = gptkit("generate", "hi", "-m", "bytes", "-s", "square=1.5")
     assert wrong.code == 2
-    assert wrong.err.startswith("gptkit: error: top_a: 1.5 is above 1 (threshold factor")
-    near = gptkit("generate", "hi", "-m", "bytes", "-s", "topa=0.5")
-    assert "hint: did you mean 'top_a'?" in near.err
-    other = gptkit("generate", "hi", "-m", "bytes", "-s", "acme-tokenizer/top_a=0.5")
-    assert other.code == 2 and "unknown sampler 'acme-tokenizer/top_a'" in other.err
+    assert wrong.err.startswith("gptkit: error: square: 1.5 is above 1 (threshold factor")
+    near = gptkit("generate", "hi", "-m", "bytes", "-s", "squar=0.5")
+    assert "hint: did you mean 'square'?" in near.err
+    other = gptkit("generate", "hi", "-m", "bytes", "-s", "acme-tokenizer/square=0.5")
+    assert other.code == 2 and "unknown sampler 'acme-tokenizer/square'" in other.err
 
 
 def test_chat_takes_the_sampler_at_the_start_and_later(gptkit):
@@ -103,29 +103,29 @@ def test_chat_takes_the_sampler_at_the_start_and_later(gptkit):
         assert done.code == 0, done.err
         return done
 
-    asked = chat("-s", "top_a=0.3", stdin=b"hello\n")
-    later = chat(stdin=b"/set top_a 0.3\nhello\n")
+    asked = chat("-s", "square=0.3", stdin=b"hello\n")
+    later = chat(stdin=b"/set square 0.3\nhello\n")
     assert asked.out == later.out
-    assert "top_a=0.3" in later.err
-    shown = chat(stdin=b"/set top_a 0.3\n/set\n").out
-    (line,) = (line for line in shown.splitlines() if line.startswith("top_a"))
+    assert "square=0.3" in later.err
+    shown = chat(stdin=b"/set square 0.3\n/set\n").out
+    (line,) = (line for line in shown.splitlines() if line.startswith("square"))
     assert "0.3" in line and "at least 0 and at most 1" in line
-    wrong = gptkit("chat", "-m", "bytes", stdin=b"/set top_a 2\n")
-    assert wrong.code == 2 and "top_a: 2 is above 1" in wrong.err
+    wrong = gptkit("chat", "-m", "bytes", stdin=b"/set square 2\n")
+    assert wrong.code == 2 and "square: 2 is above 1" in wrong.err
 
 
 def test_a_job_takes_the_sampler_from_its_file_and_from_options(gptkit, folder):
     done = gptkit("run", "job.yaml")
     assert done.code == 0, done.err
-    assert "sampling temperature=0.9 top_a=0.9 sample, seed 7" in done.err
+    assert "sampling temperature=0.9 square=0.9 sample, seed 7" in done.err
     first = rows(folder)
     assert [row["id"] for row in first] == [0, 1, 2]
     assert all(row["new_tokens"] == 8 for row in first)
-    options = ("-s", "temperature=0.9", "-s", "acme-sampler/top_a=0.9", "--output", "two.jsonl")
+    options = ("-s", "temperature=0.9", "-s", "acme-sampler/square=0.9", "--output", "two.jsonl")
     assert gptkit("run", "job.yaml", *options).code == 0
     assert rows(folder, "two.jsonl") == first
-    wrong = gptkit("run", "job.yaml", "--set", "sampling.chain.1.top_a=3")
-    assert wrong.code == 2 and "top_a: 3 is above 1" in wrong.err
+    wrong = gptkit("run", "job.yaml", "--set", "sampling.chain.1.square=3")
+    assert wrong.code == 2 and "square: 3 is above 1" in wrong.err
 
 
 def test_a_model_whose_tokenizer_is_theirs(gptkit, folder):
@@ -165,7 +165,7 @@ def test_without_the_packages_the_names_are_unknown(folder):
         done = commands("generate", "hi", "-m", "bytes")
         assert done.code == 2
         assert "unknown tokenizer 'utf8_bytes'" in done.err
-        done = commands("generate", "hi", "-m", "letters", "-s", "top_a=0.3")
-        assert "unknown sampler 'top_a'" in done.err
+        done = commands("generate", "hi", "-m", "letters", "-s", "square=0.3")
+        assert "unknown sampler 'square'" in done.err
     finally:
         commands.close()

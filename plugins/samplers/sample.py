@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING
 
 from gptkit.plugin_api import Params, Rows, Sampler
 
+from .ranking import top_ids
+
 if TYPE_CHECKING:
     from torch import Tensor
 
@@ -19,10 +21,10 @@ class Sample(Sampler):
     def apply(self, logits: Tensor, p: Params, rows: Rows) -> Tensor:
         """Return token ids [R], distributed as softmax(logits [R, V])."""
         # float64, because the float32 logarithm of a tensor depends on where in it a value stands.
-        n = int((logits > float("-inf")).sum(-1).max())
+        n = int((logits > float("-inf")).count_nonzero(-1).max())
         if n > rows.V // 4:
             return (logits + _gumbel(rows.noise())).argmax(-1)
-        ids = logits.topk(n, dim=-1).indices.sort(-1).values  # by id, as in the full row
+        ids = top_ids(logits, n).sort(-1).values  # by id, as in the full row
         best = (logits.gather(-1, ids) + _gumbel(rows.noise(ids))).argmax(-1, keepdim=True)
         return ids.gather(-1, best)[:, 0]
 

@@ -24,10 +24,15 @@ class Temperature(Sampler):
 
     def apply(self, logits: Tensor, p: Params, rows: Rows) -> Tensor:
         """Return logits / t [R, V]."""
-        scaled: Tensor = logits / p.t.clamp_min(COLDEST)
-        if not bool((p.t == 0).any()):
-            return scaled
-        best = logits.argmax(-1, keepdim=True)  # the lowest id among equals
-        value = logits.gather(-1, best)
-        only = logits.new_full(logits.shape, float("-inf")).scatter(-1, best, value)
-        return only.where(p.t == 0, scaled)
+        return cool(logits, p.t)
+
+
+def cool(logits: Tensor, t: Tensor) -> Tensor:
+    """Return logits [R, V] at temperatures t [R, 1]; at 0 all but the best token are at -inf."""
+    scaled: Tensor = logits / t.clamp_min(COLDEST)
+    if not bool((t == 0).any()):
+        return scaled
+    best = logits.argmax(-1, keepdim=True)  # the lowest id among equals
+    value = logits.gather(-1, best)
+    only = logits.new_full(logits.shape, float("-inf")).scatter(-1, best, value)
+    return only.where(t == 0, scaled)

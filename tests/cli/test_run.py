@@ -146,10 +146,10 @@ def test_a_third_party_sampler_serves_in_a_job(workshop):
     fixture = FIXTURES / "acme_sampler"
     workshop.job(rows=ROWS)
     done = gptkit(
-        "run", "job.yaml", "-s", "top_a=0.3", cwd=workshop.folder, PYTHONPATH=str(fixture)
+        "run", "job.yaml", "-s", "square=0.3", cwd=workshop.folder, PYTHONPATH=str(fixture)
     )
     assert done.returncode == 0, done.stderr
-    assert "top_a=0.3" in done.stderr
+    assert "square=0.3" in done.stderr
 
 
 def test_a_terminal_sees_a_bar(workshop):
