@@ -172,16 +172,16 @@ def plugin_vocab(tokenizer):
 
 
 @pytest.mark.parametrize(
-    ("pieces", "cut"), [((b"One. Tw", b"o! Th"), 3), ((b"a.", b"b?"), 0), ((b"...",), 1)]
+    ("pieces", "cut"), [((b"One\nTw", b"o\nTh"), 3), ((b"a\n", b"b\n"), 1), ((b"\n\n\n",), 2)]
 )
-def test_the_criterion_example_ends_at_its_sentence(examples, pieces, cut):
-    (asked,) = resolve_stops({"sentences": 2}, examples).criteria
+def test_the_criterion_example_ends_at_its_line(examples, pieces, cut):
+    (asked,) = resolve_stops({"lines": 2}, examples).criteria
     criterion = asked.criterion()
     state = criterion.init_state(plugin_api.RequestView((), asked.values, None, 0))
     for n, data in enumerate(pieces, start=1):
         state, stop = criterion.push(state, 0, data, n)
         assert (stop is not None) == (n == len(pieces))
-    assert stop.reason == "sentences"
+    assert stop.reason == "lines"
     assert stop.cut_bytes == cut
 
 
