@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import sys
 import time
 from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
@@ -13,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from gptkit.cli import options
+from gptkit.cli.progress import LINE_EVERY_S, has_bars
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -22,7 +21,6 @@ if TYPE_CHECKING:
 
 SOME_ROWS_FAILED = 4
 STOPPED = 130
-LINE_EVERY_S = 10.0
 
 
 def run(
@@ -186,7 +184,7 @@ def _nothing(progress: Progress) -> None:
 @contextmanager
 def _display(n_rows: int) -> Iterator[Callable[[Progress], None]]:
     """Give a function that shows progress on stderr: a bar on a terminal, else a line at times."""
-    if sys.stderr.isatty() and os.environ.get("TERM") != "dumb" and "NO_COLOR" not in os.environ:
+    if has_bars():
         with _bar(n_rows) as show:
             yield show
     else:

@@ -3,10 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import sys
-import time
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -14,24 +10,24 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from gptkit.cli import options
+from gptkit.cli.progress import display
 from gptkit.errors import ConfigError, GptkitError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
     from gptkit.assembly import Model
     from gptkit.decoding.chain_source import ChainSource
-    from gptkit.decoding.comparison import Figures, Progress, Walk
+    from gptkit.decoding.comparison import Figures, Walk
     from gptkit.decoding.engine import Engine
     from gptkit.decoding.inspection import Inspection
+    from gptkit.decoding.request import Request
     from gptkit.plugin_host import Registry
 
 app = typer.Typer(help="Look into sampler chains.", no_args_is_help=True)
 
 N_TOKENS = 64
 N_SLOTS = 8
-PATIENCE_S = 1.0
-LINE_EVERY_S = 10.0
 
 Plot = Annotated[
     Path | None, typer.Option(help="Draw it too: FILE.png or FILE.svg (extra: plots).")
@@ -90,9 +86,7 @@ def trace(
     last = tokens or position or 1
     request = Request(tuple(ids), chain, Stops(max_new_tokens=last), number)
 
-    from gptkit.decoding.inspection import inspect
-
-    seen = list(inspect(assembly.engine(loaded), request, asked))
+    seen = _inspected(assembly.engine(loaded), request, asked)
     if len(seen) < last and tokens is None:
         reason = seen[-1].finish_reason if seen else None
         raise ConfigError(
@@ -105,6 +99,17 @@ def trace(
         from gptkit.cli import plots, sampler_view
 
         plots.draw_trace(plot, shown, lambda i: sampler_view.token_text(loaded.tokenizer, i))
+
+
+def _inspected(engine: Engine, request: Request, asked: int | None) -> list[Inspection]:
+    from gptkit.decoding.inspection import inspect
+
+    seen: list[Inspection] = []
+    with display() as show:
+        for one in inspect(engine, request, asked):
+            seen.append(one)
+            show("tracing", one.n, request.stops.max_new_tokens)
+    return seen
 
 
 def _show_trace(
@@ -179,10 +184,10 @@ def compare(
     ids, n_tokens = _encoded(texts, loaded, tokens, where=str(prompts) if prompts else "--prompts")
     n_slots = 1 if loaded.backend == "numpy" else min(N_SLOTS, len(ids))
     engine = assembly.engine(loaded, n_slots=n_slots)
-    with _display() as show:
+    with display() as show:
         walks, figures = _compare(engine, registry, ids, n_tokens, sources, number, show)
 
-    from gptkit.cli import sampler_view as view
+    from gptkit.cli import comparison_view as view
 
     if as_json:
         record = view.comparison_record(loaded.name, number, walks, figures)
@@ -202,7 +207,7 @@ def _compare(
     n_tokens: int,
     sources: list[ChainSource],
     seed: int,
-    show: Callable[[Progress], None],
+    show: Callable[[str, int, int], None],
 ) -> tuple[list[Walk], list[Figures]]:
     from gptkit.decoding import comparison
     from gptkit.decoding.request import resolve_chain
@@ -212,14 +217,14 @@ def _compare(
     figures: list[Figures] = []
     for step in comparison.record(engine, prompts, n_tokens, picker, seed):
         if isinstance(step, comparison.Progress):
-            show(step)
+            show(step.what, step.n_done, step.n_all)
         else:
             walks = step
     for one in sources:
         try:
             for event in comparison.compare(engine, walks, one, n_tokens):
                 if isinstance(event, comparison.Progress):
-                    show(event)
+                    show(event.what, event.n_done, event.n_all)
                 else:
                     figures.append(event)
         except GptkitError as error:
@@ -305,55 +310,3 @@ def _check_plot(path: Path | None) -> None:
         from gptkit.cli import plots
 
         plots.check(path)
-
-
-@contextmanager
-def _display() -> Iterator[Callable[[Progress], None]]:
-    """Give a function that shows progress on stderr once there is something to wait for."""
-    if sys.stderr.isatty() and os.environ.get("TERM") != "dumb" and "NO_COLOR" not in os.environ:
-        with _bar() as show:
-            yield show
-    else:
-        yield _lines()
-
-
-def _lines() -> Callable[[Progress], None]:
-    said = time.perf_counter()
-
-    def show(step: Progress) -> None:
-        nonlocal said
-        now = time.perf_counter()
-        if now - said >= LINE_EVERY_S:
-            said = now
-            options.say(f"{step.what}: {step.n_done:,}/{step.n_all:,} tokens")
-
-    return show
-
-
-@contextmanager
-def _bar() -> Iterator[Callable[[Progress], None]]:
-    from rich import progress as rich
-    from rich.console import Console
-
-    columns = (
-        rich.TextColumn("{task.description}"),
-        rich.BarColumn(),
-        rich.MofNCompleteColumn(),
-        rich.TextColumn("tokens"),
-    )
-    bar = rich.Progress(*columns, console=Console(stderr=True), transient=True)
-    tasks: dict[str, rich.TaskID] = {}
-    start = time.perf_counter()
-
-    def show(step: Progress) -> None:
-        if time.perf_counter() - start < PATIENCE_S:
-            return
-        bar.start()
-        if step.what not in tasks:
-            tasks[step.what] = bar.add_task(step.what, total=step.n_all)
-        bar.update(tasks[step.what], completed=step.n_done)
-
-    try:
-        yield show
-    finally:
-        bar.stop()

@@ -53,7 +53,7 @@ _NO = float("-inf")
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """How far one part of the work is, in tokens."""
+    """How far one part of the work is, in rows that a chain was run on."""
 
     what: str
     n_done: int
@@ -160,10 +160,9 @@ def record(
     """
     walks = {derive(seed, i): Walk(tuple(ids), derive(seed, i)) for i, ids in enumerate(prompts)}
     recorder = Stage("record", _recorder(walks), {})
-    told = _texts(engine, list(walks.values()), (recorder, picker), n_tokens)
-    for step in told:
-        if isinstance(step, Progress):
-            yield step
+    for step in _texts(engine, list(walks.values()), (recorder, picker), n_tokens):
+        if isinstance(step, int):
+            yield Progress("recording", step, len(walks) * n_tokens)
             continue
         for walk, said in zip(walks.values(), step, strict=True):
             walk.said.extend(said)
@@ -189,9 +188,9 @@ def _recorder(walks: dict[int, Walk]) -> type[Sampler]:
 
 
 def _texts(
-    engine: Engine, walks: Sequence[Walk], chain: Chain, n_tokens: int, what: str = "recording"
-) -> Iterator[Progress | list[list[int]]]:
-    """Generate one text for each walk's prompt and seed; yield progress, then their tokens."""
+    engine: Engine, walks: Sequence[Walk], chain: Chain, n_tokens: int
+) -> Iterator[int | list[list[int]]]:
+    """Generate a text for each walk's prompt and seed; yield the count so far, then all."""
     stops = Stops(max_new_tokens=n_tokens, ignore_eos=True)
     said: dict[int, list[int]] = {}
     for walk in walks:
@@ -204,7 +203,7 @@ def _texts(
             if event.token_id is not None:
                 said[id].append(event.token_id)
                 n_done += 1
-        yield Progress(what, n_done, len(walks) * n_tokens)
+        yield n_done
     yield list(said.values())
 
 
@@ -215,34 +214,56 @@ def compare(
     engine: Engine, walks: Sequence[Walk], source: ChainSource, n_tokens: int
 ) -> Iterator[Progress | Figures]:
     """Run one chain over the recorded rows and let it speak by itself; yield its figures last."""
-    rows = _on_rows(walks, source.chain, engine.vocab)
+    n_rows = sum(len(walk.rows) for walk in walks)
+    n_all = n_rows + len(walks) * n_tokens
+    left = _Left()
+    for n_done in _run(walks, source.chain, engine.vocab, left):
+        yield Progress(source.name, n_done, n_all)
     texts: list[list[int]] = []
-    for step in _texts(engine, walks, source.chain, n_tokens, source.name):
-        if isinstance(step, Progress):
-            yield step
+    for step in _texts(engine, walks, source.chain, n_tokens):
+        if isinstance(step, int):
+            yield Progress(source.name, n_rows + step, n_all)
         else:
             texts = step
     yield Figures(
         source.name,
         source.chain,
-        *rows,
+        left.survivors,
+        left.entropy,
+        left.removed,
+        agreement=left.n_agreed / len(left.survivors) if left.survivors else math.nan,
+        n_failed=left.n_failed,
         texts=texts,
         cost_ms={n: _cost_ms(walks, source.chain, engine.vocab, n) for n in COST_ROWS},
     )
 
 
-def _on_rows(
-    walks: Sequence[Walk], chain: Chain, vocab: Vocab
-) -> tuple[list[int], list[float], list[float], float, int]:
-    """Return what a chain leaves of each recorded row, place by place, all texts at once.
+@dataclass(slots=True)
+class _Left:
+    """What a chain has left of the rows so far; see Figures."""
+
+    survivors: list[int] = field(default_factory=list)
+    entropy: list[float] = field(default_factory=list)
+    removed: list[float] = field(default_factory=list)
+    n_agreed: int = 0
+    n_failed: int = 0
+
+    def add(self, raw: Tensor, final: Tensor) -> None:
+        """Note what is left of raw logits [R, V]."""
+        gone = raw.double().softmax(-1).masked_fill(final > _NO, 0.0).sum(-1)
+        self.survivors += (final > _NO).sum(-1).tolist()
+        self.entropy += LogitStats(final).entropy[:, 0].tolist()
+        self.removed += gone.tolist()
+        self.n_agreed += int((final.argmax(-1) == raw.argmax(-1)).sum())
+
+
+def _run(walks: Sequence[Walk], chain: Chain, vocab: Vocab, left: _Left) -> Iterator[int]:
+    """Run a chain on each recorded row, place by place, all texts at once; yield rows done.
 
     The history of a row is the recorded one. The states of stages with memory follow the chain's
     own picks, for it may forbid the token that was recorded; they start anew where it is done.
     """
-    runner, failed, agreed = ChainRunner(chain), 0, 0
-    survivors: list[int] = []
-    entropy: list[float] = []
-    removed: list[float] = []
+    runner, n_done = ChainRunner(chain), 0
     requests = [Request(walk.prompt_ids, chain, Stops(), walk.seed) for walk in walks]
     states = [first_states(request, vocab) for request in requests]
     for i in range(max(len(walk.rows) for walk in walks)):
@@ -252,22 +273,16 @@ def _on_rows(
         ]
         logits = torch.stack([walks[k].rows[i] for k in live])
         picked = runner.run(logits, places, vocab)
-        done = [one.final is None or runner.is_done(one.states) for one in picked]
-        for k, one, anew in zip(live, picked, done, strict=True):
-            states[k] = first_states(requests[k], vocab) if anew else one.states
+        for k, one in zip(live, picked, strict=True):
+            done = one.final is None or runner.is_done(one.states)
+            states[k] = first_states(requests[k], vocab) if done else one.states
         good = [row for row, one in enumerate(picked) if one.final is not None]
-        failed += len(picked) - len(good)
-        if not good:
-            continue
-        raw = logits[good]
-        final = torch.stack([one.final for one in picked if one.final is not None])
-        gone = raw.double().softmax(-1).masked_fill(final > _NO, 0.0).sum(-1)
-        survivors += (final > _NO).sum(-1).tolist()
-        entropy += LogitStats(final).entropy[:, 0].tolist()
-        removed += gone.tolist()
-        agreed += int((final.argmax(-1) == raw.argmax(-1)).sum())
-    share = agreed / len(survivors) if survivors else math.nan
-    return survivors, entropy, removed, share, failed
+        left.n_failed += len(picked) - len(good)
+        if good:
+            finals = [one.final for one in picked if one.final is not None]
+            left.add(logits[good], torch.stack(finals))
+        n_done += len(live)
+        yield n_done
 
 
 def _cost_ms(walks: Sequence[Walk], chain: Chain, vocab: Vocab, n_rows: int) -> float:

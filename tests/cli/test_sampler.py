@@ -282,4 +282,4 @@ def test_tokens_are_shown_safely():
     tokenizer = ByteTokenizer()
     shown = [sampler_view.token_text(tokenizer, i) for i in (32, 10, 27, 0xE5, 256)]
     assert shown == ['" "', '"\\n"', '"\N{SYMBOL FOR ESCAPE}"', '"\\xe5"', "<|endoftext|>"]
-    assert sampler_view._bits(math.log(8)) == "3.00 b"
+    assert sampler_view.bits(math.log(8)) == "3.00 b"

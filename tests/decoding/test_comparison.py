@@ -188,8 +188,9 @@ class Choosy(Sampler):
 def test_rows_that_a_chain_refuses_are_counted(engine):
     walks, _ = record(engine)
     chain = (Stage("choosy", Choosy, {}), *resolve_chain((), REGISTRY))
-    *rows, failed = comparison._on_rows(walks, chain, engine.vocab)
-    assert (len(rows[0]), failed) == (3 * N // 2, 3 * N // 2)
+    left = comparison._Left()
+    assert list(comparison._run(walks, chain, engine.vocab, left))[-1] == 3 * N
+    assert (len(left.survivors), left.n_failed) == (3 * N // 2, 3 * N // 2)
     with pytest.raises(GptkitError, match="odd"):  # by itself it can't speak at all
         compare(engine, walks, chain=chain)
 
