@@ -55,8 +55,10 @@ def test_what_the_code_imports_is_a_dependency(project):
     """A package that came by chance with another would be missing one day."""
     names = {"ruamel": "ruamel.yaml", "prompt_toolkit": "prompt-toolkit"}
     ours = {*SOURCES, "gptkit"}
+    about = project["project"]
+    extras = [text for extra in about["optional-dependencies"].values() for text in extra]
     declared = {
-        text.partition(">")[0].partition("[")[0] for text in project["project"]["dependencies"]
+        text.partition(">")[0].partition("[")[0] for text in (*about["dependencies"], *extras)
     }
     for folder in SOURCES.values():
         for path in (ROOT / folder).rglob("*.py"):
