@@ -1,6 +1,6 @@
 """`make bench`: every figure that the docs quote, measured side by side in one run.
 
-`python -m tests.benchmarks NAME ...` runs some of: agreement, startup, decode, learning.
+`python -m tests.benchmarks NAME ...` runs some of: agreement, startup, decode, engine, learning.
 """
 
 from __future__ import annotations
@@ -12,12 +12,13 @@ from datetime import date
 import torch
 from rich.console import Console
 
-from tests.benchmarks import agreement, decode, learning, startup
+from tests.benchmarks import agreement, decode, engine, learning, startup
 
 PARTS = {
     "agreement": agreement.table,
     "startup": startup.table,
     "decode": decode.table,
+    "engine": engine.table,
     "learning": learning.table,
 }
 
