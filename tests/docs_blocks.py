@@ -16,6 +16,8 @@ from pydantic import BaseModel
 
 from gptkit import errors
 from gptkit.cli import app
+from gptkit.decoding.presets import PRESETS
+from gptkit.decoding.request import resolve_chain
 from gptkit.plugin_api import PHASES
 from gptkit.plugin_host import OURS, registry
 
@@ -103,6 +105,16 @@ def limits(path: str) -> str:
     )
 
 
+def presets(_: str) -> str:
+    """List the presets with their chains."""
+    known = registry()
+    rows = []
+    for preset in PRESETS.values():
+        chain = " ".join(stage.brief for stage in resolve_chain(preset.chain, known))
+        rows.append((f"`{preset.name}`", preset.engine, f"`{chain}`"))
+    return _table(("preset", "as in", "its chain"), rows)
+
+
 def exits(_: str) -> str:
     """List the errors with their exit codes, as errors.py draws them."""
     tree = (errors.__doc__ or "").partition("\n\n")[2].strip("\n")
@@ -114,6 +126,7 @@ MAKERS = {
     "limits": limits,
     "options": options,
     "plugins": plugins,
+    "presets": presets,
     "settings": settings,
 }
 

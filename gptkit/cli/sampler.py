@@ -169,9 +169,10 @@ def compare(
 ) -> None:
     """Run chains on the same recorded logits of a model, and let each speak by itself."""
     from gptkit import assembly
+    from gptkit.decoding.request import random_seed
 
     _check_plot(plot)
-    number = options.parse_seed(seed) if seed is not None else 0
+    number = options.parse_seed(seed) if seed is not None else random_seed()
     texts = _prompts(prompts)
     registry = assembly.registry()
     sources = _sources(chains, registry)

@@ -45,7 +45,7 @@ def _p(p: float) -> str:
 
 def bits(nats: float) -> str:
     """Write an entropy in bits."""
-    return f"{nats / math.log(2):.2f} b"
+    return f"{max(0.0, nats / math.log(2)):.2f} b"
 
 
 def _standing(one: Standing) -> str:
@@ -122,7 +122,8 @@ def _won(tokenizer: Tokenizer, one: Inspection) -> str:
     if draw.margin is not None and draw.runner_up is not None:
         noise = ", noise included" if draw.picker.sampler.name == "sample" else ""
         rival = token_text(tokenizer, draw.runner_up)
-        said = f"won by {draw.margin:.2f} nats over {rival} ({_p(draw.runner_up_p)}){noise}"
+        margin = f"{draw.margin:.2f}" if draw.margin >= 0.01 else _p(draw.margin)
+        said = f"won by {margin} nats over {rival} ({_p(draw.runner_up_p)}){noise}"
     elif one.stages[-1].trace.survivors == 1:
         said = "the only token left"
     else:
@@ -165,7 +166,7 @@ def trace_record(tokenizer: Tokenizer, one: Inspection, asked: int | None) -> di
                 "stage": str(view.stage) if view.stage else "model",
                 "survivors": view.trace.survivors,
                 "removed_mass": view.trace.removed_mass,
-                "entropy_nats": view.trace.entropy,
+                "entropy_nats": max(0.0, view.trace.entropy),
                 "before": standing(view.trace.rank_before, view.trace.p_before),
                 "after": standing(view.trace.rank_after, view.trace.p_after),
                 "best_removed": token(view.trace.best_removed, view.best_removed_p),
