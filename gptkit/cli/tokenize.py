@@ -78,13 +78,13 @@ def _show(tokenizer: Tokenizer, ids: list[int], text: str) -> None:
     console = Console(highlight=False)
     if console.is_terminal and not console.no_color:
         styles = [STYLES[index % 2] for index in range(len(ids))]
-        broken = (piece.replace("↵", "↵\n") for piece in pieces)
+        broken = (shown.replace("↵", "↵\n") for shown in pieces)
         console.print(Text.assemble(*zip(broken, styles, strict=True)))
         numbers = (f"{token_id} " for token_id in ids)
         console.print(Text.assemble(*zip(numbers, styles, strict=True)))
     else:
-        for token_id, piece in zip(ids, pieces, strict=True):
-            print(f"{token_id:>7}  {piece}")
+        for token_id, shown in zip(ids, pieces, strict=True):
+            print(f"{token_id:>7}  {shown}")
     n_bytes = len(text.encode())
     print(f"{len(ids):,} tokens, {len(text):,} characters, {n_bytes:,} bytes", end="")
     print(f": {n_bytes / len(ids):.2f} bytes for each token" if ids else "")
