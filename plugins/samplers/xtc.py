@@ -38,7 +38,7 @@ class XTC(Sampler):
         acts = rows.uniform() < p.probability  # [R, 1]
         if not bool(acts.any()):
             return logits
-        top = logits.softmax(-1) >= p.threshold
+        top = (logits.softmax(-1) >= p.threshold) & (logits > float("-inf"))
         least = logits.masked_fill(~top, float("inf")).amin(-1, keepdim=True)
         gone = acts & top & (logits > least)
         guarded = [(r, token) for r, tokens in enumerate(rows.state) for token in tokens]
