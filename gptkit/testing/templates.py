@@ -151,11 +151,11 @@ def _fields(exam: Examination, template: Template) -> None:
     given = _values(template)
     before = dict(given)
     _pieces(exam, "head()", template.head())
-    _pieces(exam, "example()", template.example(given))
     try:
+        _pieces(exam, "example()", template.example(given))
         _pieces(exam, "item()", template.item(_inputs(template)))
     except (KeyError, GptkitError) as error:
-        exam.find("P3", f"item() needs more than inputs says {sorted(template.inputs)}: {error}")
+        exam.find("P3", f"it needs more than inputs says, {sorted(template.inputs)}: {error}")
     if given != before:
         exam.find("P8", "example() changes the fields that it is given")
 

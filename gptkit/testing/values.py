@@ -117,7 +117,7 @@ def ends(p: Param) -> list[Any]:
         return []
     step = 1 if p.kind is int else TINY
     low = p.ge if p.ge is not None else p.gt + step if p.gt is not None else -FAR
-    high = p.le if p.le is not None else p.lt - step if p.lt is not None else low + FAR
+    high = p.le if p.le is not None else p.lt - step if p.lt is not None else max(low, 0) + FAR
     return [p.kind(low), p.kind(high)]
 
 
