@@ -30,8 +30,10 @@ if TYPE_CHECKING:
 __all__ = [
     "API_VERSION",
     "Branch",
+    "Chat",
     "ChatTemplate",
     "CheckpointError",
+    "Command",
     "ConfigError",
     "DraftView",
     "Drafter",
@@ -48,6 +50,7 @@ __all__ = [
     "RequestView",
     "Rows",
     "Sampler",
+    "Say",
     "Segment",
     "Stats",
     "Stop",
@@ -746,6 +749,38 @@ class ChatTemplate(Plugin, ABC):
         """What ends an answer: text is a stop string, control a stop token."""
 
 
+@dataclass(frozen=True, slots=True)
+class Say:
+    """What a command has the user say to the model, as if it were typed."""
+
+    text: str
+
+
+class Chat(Protocol):
+    """What a slash command sees of the talk."""
+
+    @property
+    def turns(self) -> Sequence[tuple[str, str]]:
+        """Role (`user` or `assistant`) and text of each turn so far."""
+        ...
+
+    @property
+    def model_name(self) -> str:
+        """The model's name."""
+        ...
+
+
+class Command(Plugin, ABC):
+    """A slash command of the REPL, `/name`; it can't take the name of a bundled one."""
+
+    arguments: ClassVar[str] = ""
+    """How what follows the name is written, such as `PATH [TEXT]`."""
+
+    @abstractmethod
+    def run(self, chat: Chat, rest: str) -> Iterable[str | Say]:
+        """Yield lines to show, or what to say; `rest` is what follows the name."""
+
+
 # The hooks ------------------------------------------------------------------------------------
 
 
@@ -781,3 +816,8 @@ class Hooks:
     @hookspec
     def gptkit_strategies() -> Iterable[type[Strategy]]:  # type: ignore[empty-body]
         """Yield Strategy classes."""
+
+    @staticmethod
+    @hookspec
+    def gptkit_commands() -> Iterable[type[Command]]:  # type: ignore[empty-body]
+        """Yield Command classes: slash commands of the REPL."""

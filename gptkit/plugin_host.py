@@ -31,7 +31,7 @@ OURS = "gptkit"
 SUSPECTS = 3
 """How many failed plugins the message for an unknown name tells of."""
 
-Kind = Literal["tokenizer", "sampler", "stopping", "template", "drafter", "strategy"]
+Kind = Literal["tokenizer", "sampler", "stopping", "template", "drafter", "strategy", "command"]
 HOOKS: dict[str, tuple[Kind, tuple[type[plugin_api.Plugin], ...]]] = {
     "gptkit_tokenizers": ("tokenizer", (plugin_api.Tokenizer,)),
     "gptkit_samplers": ("sampler", (plugin_api.Sampler,)),
@@ -39,6 +39,7 @@ HOOKS: dict[str, tuple[Kind, tuple[type[plugin_api.Plugin], ...]]] = {
     "gptkit_templates": ("template", (plugin_api.Template, plugin_api.ChatTemplate)),
     "gptkit_drafters": ("drafter", (plugin_api.Drafter,)),
     "gptkit_strategies": ("strategy", (plugin_api.Strategy,)),
+    "gptkit_commands": ("command", (plugin_api.Command,)),
 }
 
 
@@ -50,6 +51,8 @@ class Found:
     distribution: str
     version: str
     load: Callable[[], Any]
+    module: str = ""
+    """What is imported: a module's name, or a local file's path."""
 
     @property
     def owner(self) -> str:
@@ -76,6 +79,8 @@ class Loaded:
     offers: tuple[Offer, ...] = ()
     reason: str | None = None
     import_s: float = 0.0
+    api: int | None = None
+    """The number that the module gives as `gptkit_api`, if any."""
 
 
 def discover(
@@ -108,7 +113,8 @@ def _installed() -> Iterator[importlib.metadata.EntryPoint | Found]:
 
 
 def _found(entry: importlib.metadata.EntryPoint) -> Found:
-    return Found(entry.name, *_owner(entry.dist), entry.load)
+    module = entry.value.partition(":")[0]
+    return Found(entry.name, *_owner(entry.dist), entry.load, module)
 
 
 def _unreadable(distribution: importlib.metadata.Distribution, error: Exception) -> Found:
@@ -140,7 +146,7 @@ def _local(path: Path) -> Found:
         spec.loader.exec_module(module)
         return module
 
-    return Found(path.stem, str(path), "", load)
+    return Found(path.stem, str(path), "", load, str(path))
 
 
 def load(found: Iterable[Found]) -> list[Loaded]:
@@ -149,16 +155,21 @@ def load(found: Iterable[Found]) -> list[Loaded]:
 
 
 def _load_one(source: Found) -> Loaded:
-    start = time.perf_counter()
+    start, api = time.perf_counter(), None
+    offers: tuple[Offer, ...] = ()
+    reason = None
     try:
         # A plugin that prints while it is imported must not spoil JSON on stdout.
         with contextlib.redirect_stdout(sys.stderr):
-            offers = tuple(_offers(source, source.load()))
+            module = source.load()
+            given = getattr(module, "gptkit_api", None)
+            api = given if type(given) is int else None
+            offers = tuple(_offers(source, module))
     except (KeyboardInterrupt, Terminated):
         raise
     except BaseException as error:  # even sys.exit: one broken plugin never stops the others
-        return Loaded(source, reason=_reason(error), import_s=time.perf_counter() - start)
-    return Loaded(source, offers, import_s=time.perf_counter() - start)
+        reason = _reason(error)
+    return Loaded(source, offers, reason, time.perf_counter() - start, api)
 
 
 def _reason(error: BaseException) -> str:
@@ -265,6 +276,10 @@ class Registry:
         """Return the names of one kind, sorted."""
         return sorted({name for k, name in self._by_name if k == kind})
 
+    def clashes(self) -> list[list[Offer]]:
+        """Return the offers of each name that several plugins claim, in one kind."""
+        return [offers for offers in self._by_name.values() if len(offers) > 1]
+
     def find(self, kind: Kind, name: str) -> Offer:
         """Return what is registered under `name`, or under `distribution/name`.
 
@@ -311,6 +326,7 @@ _KIND_TEXT: dict[Kind, str] = {
     "template": "template",
     "drafter": "drafter",
     "strategy": "strategy",
+    "command": "command",
 }
 
 

@@ -80,9 +80,8 @@ class Conversation:
         return turn
 
     def take_back(self, turn: Turn) -> None:
-        """Remove the last turn that was said, as if it never was; the cursor goes before it."""
-        assert turn is self.turns[-1]
-        self.turns.pop()
+        """Remove a turn that nothing follows, as if it never was; the cursor goes before it."""
+        self.turns.remove(turn)
         self.cursor = turn.parent
 
     def go_to(self, turn: Turn | None) -> None:

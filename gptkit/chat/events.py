@@ -10,6 +10,7 @@ from gptkit.decoding.request import Event
 
 if TYPE_CHECKING:
     from gptkit.chat.conversation import Turn
+    from gptkit.decoding.request import Alternative, StageTrace
     from gptkit.errors import GptkitError
 
 
@@ -25,6 +26,64 @@ class Table:
     """What a command shows: rows of cells."""
 
     rows: tuple[tuple[str, ...], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Heading:
+    """What the next answer is, where there are several."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Tree:
+    """The conversation as a tree: lines that lead to a turn, and the turn; `here` is the cursor."""
+
+    rows: tuple[tuple[str, Turn], ...]
+    here: Turn | None
+
+
+@dataclass(frozen=True, slots=True)
+class Prompted:
+    """The exact prompt: pieces of text, each with whether it is a control token."""
+
+    pieces: tuple[tuple[str, bool], ...]
+    n_tokens: int
+    n_dropped: int
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """A token of an answer as it was chosen: its log-probability, what else might have been.
+
+    One that was not chosen here, but was there before, has the token alone.
+    """
+
+    token_id: int
+    logprob: float | None = None
+    alternatives: tuple[Alternative, ...] = ()
+    trace: tuple[StageTrace, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Probed:
+    """The user wants to look at the tokens of an answer."""
+
+    turn: Turn
+
+
+@dataclass(frozen=True, slots=True)
+class EditWanted:
+    """The user wants to write a turn anew; whoever shows this calls `session.edit`."""
+
+    turn: Turn
+
+
+@dataclass(frozen=True, slots=True)
+class Copied:
+    """A text for the clipboard."""
+
+    text: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,9 +124,23 @@ class Answered:
             "length": f"cut at {self.n_new:,} tokens",
             "context": "cut: the context is full",
             "time": "cut: time is up",
+            "repeat": "cut: it repeats itself",
             "error": "failed",
         }
         return marks.get(reason, "" if self.turn.text else "no answer")
 
 
-SessionEvent = Event | Note | Table | Failed | Left | Answered
+SessionEvent = (
+    Event
+    | Note
+    | Table
+    | Heading
+    | Tree
+    | Prompted
+    | Probed
+    | EditWanted
+    | Copied
+    | Failed
+    | Left
+    | Answered
+)

@@ -5,42 +5,45 @@ from __future__ import annotations
 import os
 import re
 import time
-from dataclasses import replace
 from typing import TYPE_CHECKING, Protocol
 
 from gptkit import assembly
 from gptkit.chat import commands
-from gptkit.chat.conversation import CANCELLED, Conversation, Turn
-from gptkit.chat.events import Answered, Failed, Note, SessionEvent
+from gptkit.chat.answer import Answer
+from gptkit.chat.conversation import CANCELLED, PARTIAL, Conversation
+from gptkit.chat.events import Failed, Heading, Note, SessionEvent
 from gptkit.decoding.method import Method
 from gptkit.decoding.noise import derive
 from gptkit.decoding.request import Event, Request, is_greedy, resolve_stops
-from gptkit.errors import GptkitError, RequestError
+from gptkit.errors import GptkitError, RequestError, plugin_failure
 from gptkit.text import prompting
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator, Sequence
 
     from gptkit.assembly import Model
+    from gptkit.chat.conversation import Turn
+    from gptkit.chat.events import Answered, Look
     from gptkit.chat.settings import ChatSettings, ChosenTemplate
-    from gptkit.decoding.request import Draft
+    from gptkit.decoding.engine import Engine
+    from gptkit.decoding.request import Chain, Draft
 
 MAX_MESSAGE_BYTES = 8_000_000
+N_ALTERNATIVES = 10
+"""Tokens that might have been, which are kept for each token of an answer."""
+KEEP_EVERY_S = 1.0
+"""How often a growing answer is kept."""
 
 
-class Decoder(Protocol):
-    """What a session needs of the engine."""
+class Listener(Protocol):
+    """Who keeps what is said, such as the history."""
 
-    def add(self, request: Request) -> int:
-        """Queue a request and return its id."""
+    def said(self, session: Session, turn: Turn) -> None:
+        """Note a turn: a new one, or an answer that has grown."""
         ...
 
-    def step(self) -> list[tuple[int, Event]]:
-        """Compute a little and return what came of it."""
-        ...
-
-    def cancel(self, id: int) -> Event:
-        """End a request and return its last event."""
+    def moved(self, session: Session) -> None:
+        """Note that the talk goes on from another turn."""
         ...
 
 
@@ -52,7 +55,7 @@ class Session:
 
     def __init__(
         self,
-        engine: Decoder,
+        engine: Engine,
         model: Model,
         settings: ChatSettings,
         chosen: ChosenTemplate,
@@ -60,6 +63,8 @@ class Session:
         model_name: str | None = None,
         method: Method | None = None,
         draft: Draft | None = None,
+        load: Callable[[str], tuple[Model, Engine]] | None = None,
+        listener: Listener | None = None,
     ) -> None:
         self.engine = engine
         self.model = model
@@ -68,17 +73,45 @@ class Session:
         self.model_name = model_name or model.name
         self.method = method or Method()
         self.draft = draft
+        self.listener = listener
         self.last: Answered | None = None
-        self._check_template()
-        self._blank = prompting.blank_before_output(chosen.template)
+        self.traces = False
+        self._load = load
+        self._check_template(chosen)
         self._stop = False
         self.reset()
 
-    def _check_template(self) -> None:
+    def _check_template(self, chosen: ChosenTemplate) -> None:
         """Refuse a template that this tokenizer can't serve now, not at the first message."""
-        template, system = self.chosen.template, self.settings.system
-        frame = (*template.head(system), *template.turn("user", ""), *template.reply())
+        template, system = chosen.template, self.settings.system
+        try:
+            frame = (*template.head(system), *template.turn("user", ""), *template.reply())
+        except GptkitError:
+            raise
+        except Exception as error:
+            raise plugin_failure(f"template '{chosen.name}'", error) from error
         prompting.encode(frame, self.model.tokenizer)
+        self._blank = prompting.blank_before_output(template)
+
+    def use_template(self, chosen: ChosenTemplate) -> None:
+        """Write prompts by another template from now on."""
+        self._check_template(chosen)
+        self.chosen = chosen
+
+    def use_model(self, name: str) -> None:
+        """Talk to another model from now on; the conversation stays."""
+        if self._load is None:
+            raise RequestError("this session can't load another model")
+        before = self.model, self.engine, self.model_name
+        self.model, self.engine = self._load(name)
+        try:
+            self._check_template(self.chosen)
+            self.settings.fit(self.model.config)
+        except GptkitError:
+            self.model, self.engine, self.model_name = before
+            raise
+        self.model_name, self.draft, self.method = name, None, Method()
+        self.n_used = 0
 
     def say_system(self, text: str) -> None:
         """Set the instruction that stands before the talk; an empty one removes it."""
@@ -87,9 +120,22 @@ class Session:
 
     def reset(self) -> None:
         """Start a new conversation with the same settings."""
-        self.conversation = Conversation()
+        self.open(Conversation())
+
+    def open(self, conversation: Conversation) -> None:
+        """Go on with a conversation."""
+        self.conversation = conversation
+        self.looks: dict[int, tuple[Look, ...]] = {}
+        self.last = None
         self.n_left_out = 0
         self.n_used = 0
+
+    def go_to(self, turn: Turn | None) -> None:
+        """Go on from another turn; what is cached of the way there is used again."""
+        self.conversation.go_to(turn)
+        self.n_left_out = 0
+        if self.listener is not None:
+            self.listener.moved(self)
 
     def greet(self) -> Iterator[SessionEvent]:
         """Yield what the user should know before the first message."""
@@ -100,6 +146,11 @@ class Session:
             yield Note(f"sampling as {self.model.name} recommends: {chain}")
         if self.settings.seed_from == "drawn" and not is_greedy(self.settings.chain):
             yield Note(f"seed {self.settings.seed}")
+
+    @property
+    def turns(self) -> tuple[tuple[str, str], ...]:
+        """Role and text of each turn so far."""
+        return tuple((turn.role, turn.text) for turn in self.conversation.path())
 
     def interrupt(self) -> None:
         """Stop the answer that is being written; safe to call from a signal handler."""
@@ -115,7 +166,7 @@ class Session:
             if text.startswith("/") and not text.startswith("//"):
                 yield from commands.run(self, text)
             elif text:
-                yield from self._answer(text.removeprefix("/") if text[:2] == "//" else text)
+                yield from self.say(text.removeprefix("/") if text[:2] == "//" else text)
         except GptkitError as error:
             yield Failed(error)
         except Exception as error:  # a bug, ours or a plugin's, must not cost the conversation
@@ -125,36 +176,97 @@ class Session:
         finally:
             self._stop = False
 
-    def _answer(self, text: str) -> Iterator[SessionEvent]:
+    def say(self, text: str) -> Iterator[SessionEvent]:
+        """Say a text after the cursor, and let the model answer."""
         if len(text.encode()) > MAX_MESSAGE_BYTES:
             limit = MAX_MESSAGE_BYTES // 10**6
             raise RequestError(f"the message is over {limit} MB, which is the limit")
         if found := prompting.special_strings(text, self.model.tokenizer):
             yield Note(f"{found} special-token string{'s' * (found > 1)} treated as text")
         before = self.conversation.cursor
-        self.conversation.add("user", text)
+        asked = self.conversation.add("user", text)
         try:
-            prompt = self._prompt()
-            request = self._request(prompt.ids)
-            id = self.engine.add(request)
-        except Exception:
-            self.conversation.go_to(before)
-            raise
-        if prompt.n_dropped:
-            self.n_left_out += prompt.n_dropped
-            yield Note(
-                f"the {prompt.n_dropped} oldest turns no longer fit in the context of "
-                f"{self.model.config.block_size:,} tokens; the model does not see them any more"
-            )
-        for line in prompt.notes:
-            yield Note(line)
-        try:
-            yield from self._write(id, request)
+            yield from self._write(asked, record=True)
         finally:
-            if self.conversation.cursor is not None and self.conversation.cursor.role == "user":
+            if self.conversation.cursor is asked:
                 self.conversation.go_to(before)  # stopped before it began: as if not said
 
-    def _prompt(self) -> prompting.Prompt:
+    def retry(self, n: int = 1) -> Iterator[SessionEvent]:
+        """Answer the last message again, n times; each answer is another branch."""
+        asked = self._asked()
+        for i in range(n):
+            self.go_to(asked)
+            yield from self._write(asked, heading=f"answer {i + 1} of {n}" if n > 1 else "")
+            if self._stop or self.conversation.cursor is asked:
+                break
+        if self.conversation.cursor is asked:  # nothing came of it: back to what there was
+            self.go_to(self.conversation.tip(asked))
+
+    def go_on(self) -> Iterator[SessionEvent]:
+        """Continue the last answer, if it was ended from outside, with the noise of its places."""
+        turn = self.conversation.cursor
+        if turn is None or turn.role != "assistant":
+            raise RequestError("there is no answer to continue")
+        if not turn.may_go_on and not turn.edited:
+            raise RequestError("the last answer is complete", hint="/retry writes another")
+        yield from self._go_on(turn, self._ids(turn), turn.text)
+
+    def choose(self, turn: Turn, n: int, token: int) -> Iterator[SessionEvent]:
+        """Put another token in the place of an answer's n-th, from 0, and go on from there."""
+        ids = (*self._ids(turn)[:n], token)
+        text = self.model.tokenizer.decode(ids).removeprefix(self._blank)
+        yield from self._go_on(turn, ids, text)
+
+    def _go_on(self, turn: Turn, ids: tuple[int, ...], text: str) -> Iterator[SessionEvent]:
+        asked = turn.parent
+        if asked is None:
+            raise RequestError("this answer is to no message")
+        self.go_to(asked)
+        yield from self._write(asked, ids=ids, text=text, seed=turn.seed)
+        if self.conversation.cursor is asked:
+            self.go_to(turn)
+
+    def _ids(self, turn: Turn) -> tuple[int, ...]:
+        """Return the tokens of an answer, those that ended it left out."""
+        if turn.made is None or turn.edited:
+            return tuple(prompting.encode_text(self._blank + turn.text, self.model.tokenizer))
+        return turn.made.token_ids
+
+    def edit(self, turn: Turn, text: str) -> Iterator[SessionEvent]:
+        """Say something else in the place of a turn: a new branch, which a message has answered."""
+        before = self.conversation.cursor
+        self.go_to(turn.parent)
+        if turn.role == "assistant":
+            new = self.conversation.add("assistant", text, seed=turn.seed, edited=True)
+            self._told(new)
+            yield Note(
+                f"turn {new.number} in the place of {turn.number}; /continue goes on from it"
+            )
+            return
+        yield from self.say(text)
+        if self.conversation.cursor is turn.parent:
+            self.go_to(before)
+
+    def _asked(self) -> Turn:
+        """Return the message that the last answer is to."""
+        turn = self.conversation.cursor
+        if turn is not None and turn.role == "assistant":
+            turn = turn.parent
+        if turn is None:
+            raise RequestError("nothing has been said yet")
+        return turn
+
+    def compare(self, chains: Sequence[tuple[str, Chain]]) -> Iterator[SessionEvent]:
+        """Answer the last message by each of several chains; each answer is another branch."""
+        asked, kept = self._asked(), self.conversation.cursor
+        for name, chain in chains:
+            self.go_to(asked)
+            yield from self._write(asked, chain=chain, heading=name, retry=0)
+            if self._stop:
+                break
+        self.go_to(kept)
+
+    def prompt(self) -> prompting.Prompt:
         """Return the prompt; a quarter of the context, at most, is kept free for the answer."""
         size = self.model.config.block_size
         room = size - max(1, min(self.settings.stops.max_new_tokens, size // 4))
@@ -169,7 +281,7 @@ class Session:
             on_overflow=self.settings.on_overflow,
         )
 
-    def _request(self, ids: list[int]) -> Request:
+    def _request(self, ids: Sequence[int], chain: Chain, seed: int) -> Request:
         settings = self.settings
         block = assembly.with_template_stops(
             settings.stop, self.chosen.template, self.model.tokenizer
@@ -177,14 +289,68 @@ class Session:
         stops = resolve_stops(
             block, settings.registry, max_new_tokens=settings.stops.max_new_tokens
         )
-        n_before = sum(turn.role == "user" for turn in self.conversation.path()) - 1
-        seed = derive(settings.seed, n_before, 0)
-        strategy = self.method.strategy
-        return Request(tuple(ids), settings.chain, stops, seed, draft=self.draft, strategy=strategy)
+        return Request(
+            tuple(ids),
+            chain,
+            stops,
+            seed,
+            logprobs=N_ALTERNATIVES,
+            trace=self.traces,
+            draft=self.draft,
+            strategy=self.method.strategy,
+        )
 
-    def _write(self, id: int, request: Request) -> Iterator[SessionEvent]:
+    def _seed(self, retry: int | None) -> int:
+        """Return the seed of the answer to the cursor; each answer to one message has its own."""
+        answers = self.conversation.children(self.conversation.cursor)
+        n_before = sum(turn.role == "user" for turn in self.conversation.path()) - 1
+        return derive(self.settings.seed, n_before, len(answers) if retry is None else retry)
+
+    def _write(
+        self,
+        asked: Turn,
+        *,
+        ids: tuple[int, ...] = (),
+        text: str = "",
+        chain: Chain | None = None,
+        seed: int | None = None,
+        retry: int | None = None,
+        heading: str = "",
+        record: bool = False,
+    ) -> Iterator[SessionEvent]:
+        """Write an answer to the cursor; one that goes on begins with `ids`, which say `text`."""
+        prompt = self.prompt()
+        seed = self._seed(retry) if seed is None else seed
+        request = self._request([*prompt.ids, *ids], chain or self.settings.chain, seed)
+        before = self.looks.get(self._turn_before(asked, ids), ())
+        answer = Answer(request, self._blank, ids, text, before)
+        id = self.engine.add(request)
+        if record:
+            self._told(asked)
+        if prompt.n_dropped:
+            self.n_left_out += prompt.n_dropped
+            yield Note(
+                f"the {prompt.n_dropped} oldest turns no longer fit in the context of "
+                f"{self.model.config.block_size:,} tokens; the model does not see them any more"
+            )
+        for line in prompt.notes:
+            yield Note(line)
+        if heading:
+            yield Heading(heading)
+        if text:
+            yield Event(text)
+        yield from self._stream(id, answer)
+
+    def _turn_before(self, asked: Turn, ids: tuple[int, ...]) -> int:
+        """Return the number of the answer that a new one goes on with, 0 where there is none."""
+        for turn in reversed(self.conversation.children(asked)):
+            if ids and turn.made is not None and turn.made.token_ids[: len(ids) - 1] == ids[:-1]:
+                return turn.number
+        return 0
+
+    def _stream(self, id: int, answer: Answer) -> Iterator[SessionEvent]:
         """Yield the engine's events; keep what was written however it ends."""
-        answer = _Answer(request, self._blank)
+        kept_at = time.monotonic()
         try:
             while answer.reason is None:
                 if self._stop:
@@ -194,6 +360,9 @@ class Session:
                 for whose, event in events:
                     if whose == id:
                         yield answer.take(event)
+                if answer.reason is None and time.monotonic() - kept_at > KEEP_EVERY_S:
+                    self._keep(answer)
+                    kept_at = time.monotonic()
         finally:
             if answer.reason is None:  # whoever listened has gone
                 answer.take(self.engine.cancel(id))
@@ -203,47 +372,28 @@ class Session:
         if answer.error is not None:
             yield Failed(answer.error)
 
-    def _keep(self, answer: _Answer) -> None:
-        text, reason = "".join(answer.pieces), answer.reason or CANCELLED
-        if not text and reason in (CANCELLED, "error"):
+    def _keep(self, answer: Answer) -> None:
+        """Make what there is of an answer a turn, or the turn of it a longer one."""
+        text, reason = "".join(answer.pieces), answer.reason or PARTIAL
+        if answer.turn is not None:
+            self.conversation.take_back(answer.turn)
+        elif not text and reason in (CANCELLED, PARTIAL, "error"):
             return
-        turn = self.conversation.add(
-            "assistant", text, finish_reason=reason, seed=answer.request.seed
+        answer.turn = turn = self.conversation.add(
+            "assistant",
+            text,
+            finish_reason=reason,
+            seed=answer.request.seed,
+            made=answer.made(self.model_name),
         )
+        self.looks[turn.number] = tuple(answer.looks)
         self.n_used = len(answer.request.prompt_ids) + answer.n_new
         self.last = answer.ended(turn)
+        self._told(turn)
 
-
-class _Answer:
-    """What came of one request so far."""
-
-    def __init__(self, request: Request, blank: str) -> None:
-        self.request = request
-        self.blank = blank
-        self.pieces: list[str] = []
-        self.reason: str | None = None
-        self.error: GptkitError | None = None
-        self.n_new = self.n_reused = 0
-        self.started = time.perf_counter()
-        self.first_s = 0.0
-
-    def take(self, event: Event) -> Event:
-        """Note what an event says; return it without the blank that belongs to the template."""
-        if event.token_id is not None:
-            self.n_new += 1
-            self.first_s = self.first_s or time.perf_counter() - self.started
-        self.n_reused = max(self.n_reused, event.n_reused)
-        self.reason, self.error = event.finish_reason, event.error
-        text = event.text.removeprefix(self.blank) if not self.pieces else event.text
-        if text:
-            self.pieces.append(text)
-        return replace(event, text=text)
-
-    def ended(self, turn: Turn) -> Answered:
-        """Return the summary of a finished answer."""
-        total = time.perf_counter() - self.started
-        n_prompt = len(self.request.prompt_ids)
-        return Answered(turn, n_prompt, self.n_reused, self.n_new, self.first_s, total)
+    def _told(self, turn: Turn) -> None:
+        if self.listener is not None:
+            self.listener.said(self, turn)
 
 
 def _clean(line: str) -> tuple[str, int]:

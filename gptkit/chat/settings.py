@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from gptkit import assembly
 from gptkit.assembly import check_length
 from gptkit.config import parse_yaml
 from gptkit.decoding.chain_source import from_preset
@@ -20,7 +21,7 @@ from gptkit.decoding.request import (
     typed,
 )
 from gptkit.errors import ConfigError, UnknownName, did_you_mean
-from gptkit.plugin_api import OFF, Param, param
+from gptkit.plugin_api import OFF, ChatTemplate, Param, param
 from gptkit.text.prompting import CHAT_OVERFLOW
 
 if TYPE_CHECKING:
@@ -28,7 +29,6 @@ if TYPE_CHECKING:
 
     from gptkit.decoding.chain_source import ChainSource
     from gptkit.model.config import GPTConfig
-    from gptkit.plugin_api import ChatTemplate
     from gptkit.plugin_host import Registry
 
 DEFAULT, MODEL, COMMAND_LINE, SET = "default", "model", "command line", "/set"
@@ -180,6 +180,32 @@ class ChatSettings:
         self.chain = self.whole_chain.chain
         self.chain_from = self._sources((), SET)
         return self.whole_chain.said_of(self.chain)
+
+    def move(self, line: str) -> None:
+        """Move a stage of the chain: `STAGE before|after STAGE`."""
+        words = line.split()
+        labels = [stage.label for stage in self.chain]
+        if len(words) != 3 or words[1] not in ("before", "after"):
+            raise ConfigError(
+                "/chain moves a stage", hint="such as /chain top_p before temperature"
+            )
+        for word in (words[0], words[2]):
+            if word not in labels:
+                known = did_you_mean(word, labels) or f"it has: {', '.join(labels)}"
+                raise UnknownName(f"the chain has no stage '{word}'", hint=known)
+        moved = self.chain[labels.index(words[0])]
+        rest = [stage for stage in self.chain if stage is not moved]
+        at = [stage.label for stage in rest].index(words[2]) + (words[1] == "after")
+        chain = (*rest[:at], moved, *rest[at:])
+        self.chain = resolve_chain((), self.registry, base=chain)
+        self.chain_from[moved.label] = SET
+
+    def template(self, name: str) -> ChosenTemplate:
+        """Return a chat template by name."""
+        found = assembly.template(name, self.registry)
+        if not isinstance(found, ChatTemplate):
+            raise ConfigError(f"template '{name}' is no chat template", hint="such as dialogue")
+        return ChosenTemplate(found, name, SET)
 
     def say_system(self, text: str) -> None:
         """Set the instruction that stands before the talk; an empty one removes it."""

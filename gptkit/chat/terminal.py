@@ -24,7 +24,7 @@ from rich.console import Console
 from rich.table import Table as Grid
 from rich.text import Text
 
-from gptkit.chat.commands import COMMANDS, usage
+from gptkit.chat.commands import names, usage
 from gptkit.chat.events import Answered, Failed, Left, Note, Table
 from gptkit.chat.input_history import InputHistory
 from gptkit.decoding.request import Event
@@ -212,9 +212,9 @@ class CommandCompleter(Completer):
         if not name.startswith("/") or name.startswith("//"):
             return
         if not space:
-            for known in COMMANDS:
+            for known in names(self.session):
                 if known.startswith(name[1:]):
-                    written, does = usage(known)
+                    written, does = usage(self.session, known)
                     yield Completion(f"/{known}", -len(name), written, display_meta=does)
         elif name == "/set" and " " not in rest:
             for setting in self.session.settings.listing():

@@ -1,0 +1,90 @@
+"""What begins with a slash: one function for each command; `/help` is made of their docstrings."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from typing import TYPE_CHECKING
+
+from gptkit.chat.commands import files, talk, tuning, views
+from gptkit.chat.events import Note, SessionEvent, Table
+from gptkit.errors import GptkitError, UnknownName, did_you_mean, plugin_failure
+from gptkit.plugin_api import Say
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+
+    from gptkit.chat.session import Session
+    from gptkit.plugin_api import Command
+
+    Function = Callable[[Session, str], Iterator[SessionEvent]]
+
+
+def run(session: Session, line: str) -> Iterator[SessionEvent]:
+    """Run `/NAME REST`; raise UnknownName where there is no such command."""
+    name = re.split(r"\s", line[1:], maxsplit=1)[0]
+    rest = line[1 + len(name) :].strip()
+    if name in OWN:
+        yield from OWN[name](session, rest)
+    elif name in session.settings.registry.names("command"):
+        found = session.settings.registry.find("command", name).value
+        yield from _run_plugin(session, found(), rest)
+    else:
+        near = did_you_mean(name, names(session))
+        hint = near.replace("'", "'/", 1) if near else "/help lists the commands"
+        raise UnknownName(
+            f"unknown command '/{name}'", hint=f"{hint}; // begins a message with a slash"
+        )
+
+
+def names(session: Session) -> list[str]:
+    """Return the names of all commands: our own, and those of plugins."""
+    theirs = session.settings.registry.names("command")
+    return [*OWN, *(name for name in theirs if name not in OWN)]
+
+
+def usage(session: Session, name: str) -> tuple[str, str]:
+    """Return how a command is written and what it does."""
+    if name in OWN:
+        first = (OWN[name].__doc__ or "").partition("\n")[0]
+        arguments, _, does = first.rpartition(": ")
+    else:
+        found = session.settings.registry.find("command", name).value
+        arguments, does = found.arguments, found.summary()
+    return f"/{name} {arguments}".rstrip(), does
+
+
+def help_(session: Session, rest: str) -> Iterator[SessionEvent]:
+    """[COMMAND]: List the commands, or say more of one."""
+    if not rest:
+        rows = [usage(session, name) for name in names(session)]
+        yield Table((*rows, ("//TEXT", "Say a text that begins with a slash.")))
+        return
+    name = rest.removeprefix("/")
+    if name not in names(session):
+        raise UnknownName(f"unknown command '/{name}'", hint=did_you_mean(name, names(session)))
+    said = OWN.get(name) or session.settings.registry.find("command", name).value
+    body = (inspect.getdoc(said) or "").splitlines()[1:]
+    lines = [": ".join(usage(session, name)), *body]
+    yield Table(tuple((line,) for line in lines))
+
+
+def _run_plugin(session: Session, command: Command, rest: str) -> Iterator[SessionEvent]:
+    try:
+        for said in command.run(session, rest):
+            if isinstance(said, Say):
+                yield from session.say(said.text)
+            else:
+                yield Note(str(said))
+    except GptkitError:
+        raise
+    except Exception as error:
+        raise plugin_failure(f"command '/{command.name}'", error) from error
+
+
+def _named(functions: tuple[Function, ...]) -> Mapping[str, Function]:
+    return {function.__name__.rstrip("_"): function for function in functions}
+
+
+OWN = _named((help_, *talk.COMMANDS, *tuning.COMMANDS, *views.COMMANDS, *files.COMMANDS))
+"""Name to function; it is given the session and what follows the name."""
