@@ -77,5 +77,5 @@ def zipf_count(logits: Tensor, mu: Tensor, m: Tensor) -> Tensor:
     e = s - 1
     ln_v = math.log(n_tokens)
     ratio = (-e / (-e * ln_v).expm1()).where(e.abs() > 1e-9, 1 / ln_v)
-    k = ((ratio.log() + mu) / s).clamp(0, ln_v).exp()
+    k = ((ratio.log() + mu) / s).clamp(0, ln_v + 1).exp()  # more than V is all
     return k.floor().long()

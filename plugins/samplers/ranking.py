@@ -39,19 +39,18 @@ def keep_first(
     n_tokens = logits.shape[-1]
     out = torch.full_like(logits, NO)
     rows = torch.arange(len(logits), device=logits.device)
-    while len(rows):
+    while True:
         ids, known = _first(score, look)
         n = count(rows, ids)  # [r, 1]
         sure = (n <= known)[:, 0]
         stays = torch.arange(ids.shape[-1], device=ids.device) < n
         kept = logits[rows[:, None], ids].where(stays, NO)
-        if bool(sure.all()):
+        if ids.shape[-1] == n_tokens or bool(sure.all()):
             out[rows[:, None], ids] = kept
             return out
         out[rows[sure][:, None], ids[sure]] = kept[sure]
         rows, score = rows[~sure], score[~sure]
-        look = min(4 * look, n_tokens)
-    return out
+        look = 4 * look
 
 
 def _first(score: Tensor, look: int) -> tuple[Tensor, Tensor]:
