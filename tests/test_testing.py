@@ -537,6 +537,21 @@ def test_a_picker_that_draws_otherwise_is_only_warned():
     assert codes(report) == {"C18"} and report.ok
 
 
+@pytest.mark.gpu
+def test_waiting_for_the_device_is_counted():
+    class Waits(Base):
+        """Ask the device for a number."""
+
+        name = "waits"
+
+        def apply(self, logits, p, rows):
+            return logits if bool((p.a > 2).any()) else logits + 0
+
+    report = examine(Waits)
+    assert codes(report) == {"C14"} and report.ok
+    assert report.costs["host-device syncs"] == 1
+
+
 def test_a_module_that_imports_torch_is_caught(tmp_path):
     file = tmp_path / "hasty_sampler.py"
     code = "import torch\nfrom gptkit.plugin_api import Sampler, hookimpl\n"
@@ -1179,7 +1194,7 @@ def test_pytest_examines_a_distribution_and_a_file(tmp_path):
     assert "did not load: No module named 'no_such_module'" in said
     assert "1 failed, 1 passed" in said
     code, said = run_pytest(tmp_path, "--gptkit", "nobody")
-    assert code == 4 and "no plugin of a distribution 'nobody' is installed" in said
+    assert code == 4 and "no distribution, plugin or .py file is called 'nobody'" in said
 
 
 def test_the_pytest_plugin_imports_nothing_heavy():

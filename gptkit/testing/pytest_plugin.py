@@ -1,23 +1,20 @@
 """A pytest plugin: `pytest --gptkit DIST` examines each plugin of an installed distribution.
 
-DIST may also be a `.py` file, as in GPTKIT_PLUGINS. pytest loads this at every start, wherever
+DIST may also be a `.py` file, as in GPTKIT_PLUGINS, or one plugin's name. pytest loads this at every start, wherever
 gptkit is installed, so it imports next to nothing.
 """
 
 from __future__ import annotations
 
-import re
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from gptkit.testing import ConformanceError, examine
+from gptkit.errors import GptkitError
+from gptkit.testing import ConformanceError, examine, subjects
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-
-    from gptkit.plugin_host import Loaded
-
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Add --gptkit."""
@@ -63,29 +60,11 @@ class PluginItem(pytest.Item):
         return self.path, None, f"gptkit {self.name}"
 
 
-def _items(session: pytest.Session, name: str) -> Iterator[PluginItem]:
-    plugins = _loaded(name)
-    if not plugins:
-        raise pytest.UsageError(f"--gptkit: no plugin of a distribution '{name}' is installed")
-    for plugin in plugins:
-        if plugin.reason is not None:
-            item = f"plugin:{plugin.source.name}"
-            yield PluginItem.from_parent(session, name=item, plugin=None, reason=plugin.reason)
-        for offer in plugin.offers:
-            item = f"{offer.kind}:{offer.name}"
-            yield PluginItem.from_parent(session, name=item, plugin=offer.value, reason=None)
-
-
-def _loaded(name: str) -> list[Loaded]:
-    from gptkit.plugin_host import discover, load
-
-    if name.endswith(".py"):
-        return load(discover(entry_points=(), files=(name,)))
-    wanted = _normal(name)
-    found = discover(files=())
-    return load(one for one in found if _normal(one.distribution) == wanted)
-
-
-def _normal(name: str) -> str:
-    """Return a distribution's name as package indexes compare it (PEP 503)."""
-    return re.sub(r"[-_.]+", "-", name).lower()
+def _items(session: pytest.Session, target: str) -> Iterator[PluginItem]:
+    try:
+        found = subjects.find(target)
+    except GptkitError as error:
+        raise pytest.UsageError(f"--gptkit: {error}") from error
+    for one in found:
+        name = f"{one.kind}:{one.name}"
+        yield PluginItem.from_parent(session, name=name, plugin=one.plugin, reason=one.reason)

@@ -86,9 +86,13 @@ class Bench:
         return Stage(self.cls.name, self.cls, given)
 
     def place(self, tokens: Sequence[int], given: Mapping[str, Any], size: int = SMALL) -> Place:
-        """Return a row at the end of a prompt; the stage may refuse the values."""
+        """Return a row after these tokens; the stage may refuse the values.
+
+        Some of them are output, unless a stage with memory would have had to see them.
+        """
+        n = len(tokens) if self.cls.state_from is not None else self.rng.randint(1, len(tokens))
         seed = self.rng.getrandbits(62)
-        request = Request(tuple(tokens), (self.stage(given),), Stops(), seed)
+        request = Request(tuple(tokens[:n]), (self.stage(given),), Stops(), seed)
         state = self.cls().init_state(request_view(request, given, vocab(size)))
         return Place(request, list(tokens), [state])
 
@@ -146,9 +150,15 @@ class Bench:
         """Return the rows n tokens later; a stage with memory has seen tokens that it allows."""
         for _ in range(n):
             logits = self.grid(len(places))
-            out = self.restored(self.apply(logits, places), logits, places)
-            tokens = (out + 0.01 * self.grid(len(places))).argmax(-1).tolist()
-            places = [self.after(p, t) for p, t in zip(places, tokens, strict=True)]
+            out = self.restored(self.apply(logits.clone(), places), logits, places)
+            if self.cls.phase == "pick":
+                tokens, goes_on = out.tolist(), [True] * len(places)
+            else:
+                tokens, goes_on = out.argmax(-1).tolist(), (out > NO).any(-1).tolist()
+            places = [
+                self.after(place, token) if more else place
+                for place, token, more in zip(places, tokens, goes_on, strict=True)
+            ]
         return places
 
     def after(self, place: Place, token: int, sampler: Sampler | None = None) -> Place:

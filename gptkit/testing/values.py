@@ -20,6 +20,7 @@ FAR = 1000
 """Stands for the end of a range that has none."""
 NEAR = 3.0
 """How far beyond its lower end, or its default, such a range is tried as a rule."""
+WIDE = 10
 TINY = 1e-6
 """How near a value comes to an end that is no part of the range."""
 WORDS = ("a", " the", "ing", "\n", "e ")
@@ -95,7 +96,8 @@ def _number(p: Param, default: float, rng: random.Random) -> float:
     near = min(high - low, max(1.0, abs(default)))
     value = default + rng.uniform(-near, near)
     if rng.random() < 0.5 or not low < value < high:
-        value = low + (high - low) * rng.uniform(0.05, 0.95) ** 3
+        power = 3 if high - low > WIDE else 1  # of a wide range mostly the lower part is in use
+        value = low + (high - low) * rng.uniform(0.05, 0.95) ** power
     return value
 
 
