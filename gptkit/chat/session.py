@@ -127,13 +127,13 @@ class Session:
         self.conversation = conversation
         self.looks: dict[int, tuple[Look, ...]] = {}
         self.last = None
-        self.n_left_out = 0
+        self.n_left_out = self.n_cut = 0
         self.n_used = 0
 
     def go_to(self, turn: Turn | None) -> None:
         """Go on from another turn; what is cached of the way there is used again."""
         self.conversation.go_to(turn)
-        self.n_left_out = 0
+        self.n_left_out = self.n_cut = 0
         if self.listener is not None:
             self.listener.moved(self)
 
@@ -333,6 +333,12 @@ class Session:
                 f"the {prompt.n_dropped} oldest turns no longer fit in the context of "
                 f"{self.model.config.block_size:,} tokens; the model does not see them any more"
             )
+        if prompt.n_cut > self.n_cut:
+            yield Note(
+                f"the {prompt.n_cut:,} oldest tokens no longer fit in the context of "
+                f"{self.model.config.block_size:,}; the model does not see them any more"
+            )
+        self.n_cut = prompt.n_cut
         for line in prompt.notes:
             yield Note(line)
         if heading:

@@ -22,8 +22,9 @@ if TYPE_CHECKING:
 
 OVERFLOW = ("error", "truncate_left", "truncate_right")
 """What can be done with a prompt that is too long."""
-CHAT_OVERFLOW = ("drop_oldest", "error")
-"""What can be done with a conversation that is too long."""
+CHAT_OVERFLOW = ("drop_oldest", "keep_system_and_examples", "slide", "error")
+"""What can be done with a conversation that is too long: the oldest exchanges go; the same, but
+never the first, which shows how to answer; the oldest tokens go; nothing."""
 
 Role = Literal["user", "assistant"]
 
@@ -41,6 +42,8 @@ class Prompt:
     n_dropped: int = 0
     notes: tuple[str, ...] = ()
     n_shared: int = 0
+    n_cut: int = 0
+    """Tokens of a conversation that went in mid-turn."""
 
 
 def encode(segments: Iterable[Segment], tokenizer: Tokenizer) -> list[int]:
@@ -129,14 +132,17 @@ def conversation(
 ) -> Prompt:
     """Return a prompt of at most `room` tokens that asks for the answer to the last turn.
 
-    `turns[first:]` are still in force. When they don't fit, the oldest exchanges are dropped until
+    The oldest `first` turns are no longer in force, of those that may go. When they don't fit, the oldest exchanges are dropped until
     a quarter of the room is free, so that the turns after this one find their start computed.
     """
     head, reply = template.head(system), template.reply()
-    starts = [first, *(i for i in range(first + 1, len(turns)) if turns[i][0] == "user")]
+    asked = [i for i, (role, _) in enumerate(turns) if role == "user"]
+    kept = turns[: asked[1]] if on_overflow == "keep_system_and_examples" and asked[1:] else ()
+    begin = len(kept) + first
+    starts = [begin, *(i for i in asked if i > begin)]
 
     def ids(dropped: int) -> list[int]:
-        said = [template.turn(role, text) for role, text in turns[starts[dropped] :]]
+        said = [template.turn(role, text) for role, text in (*kept, *turns[starts[dropped] :])]
         return encode([*head, *(piece for turn in said for piece in turn), *reply], tokenizer)
 
     found = ids(0)
@@ -145,10 +151,24 @@ def conversation(
     if on_overflow == "error":
         hint = "begin a new one, or use on_overflow=drop_oldest"
         raise _overflow(f"conversation has {len(found):,} tokens", found, room, hint)
+    if on_overflow == "slide":
+        return _slid(found, len(encode(head, tokenizer)), room)
     dropped, found = _fewest_dropped(ids, len(starts) - 1, room - room // 4)
     if len(found) > room:
         raise _overflow(f"message alone makes {len(found):,} tokens", found, room)
-    return Prompt(found, n_dropped=starts[dropped] - first)
+    return Prompt(found, n_dropped=starts[dropped] - begin)
+
+
+def _slid(ids: list[int], n_head: int, room: int) -> Prompt:
+    """Return the prompt without the oldest tokens behind its head.
+
+    They go in steps of a quarter of the room, so that the next turns find their start computed.
+    """
+    step = max(1, room // 4)
+    cut = -(-(len(ids) - room) // step) * step
+    if n_head + cut >= len(ids):
+        raise _overflow(f"message alone makes {len(ids):,} tokens", ids, room)
+    return Prompt(ids[:n_head] + ids[n_head + cut :], n_cut=cut)
 
 
 def fit(ids: list[int], room: int, on_overflow: str, *, context: int, new: int) -> list[int]:

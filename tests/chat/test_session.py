@@ -348,3 +348,20 @@ def test_a_bug_does_not_cost_the_conversation(error, monkeypatch):
     monkeypatch.setattr(template, "turn", fail)
     with pytest.raises(type(error)):
         say(talk, "c")
+
+
+@pytest.mark.parametrize("policy", ["keep_system_and_examples", "slide"])
+def test_other_ways_to_make_room(policy):
+    talk = session(
+        model=chat_model(["12345"], block_size=64), on_overflow=policy, system="be brief"
+    )
+    notes = []
+    for i in range(12):
+        said = say(talk, f"message{i}")
+        assert said.errors == []
+        notes += said.notes
+        assert prompt(talk).startswith("<s>be brief")
+        assert prompt(talk).endswith(f"<u>message{i}<a>")
+    word = "turns" if policy.startswith("keep") else "tokens"
+    assert all(word in note for note in notes) and 2 <= len(notes) < 12
+    assert ("<u>message0<a>12345<e>" in prompt(talk)) == policy.startswith("keep")

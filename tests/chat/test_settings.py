@@ -86,7 +86,7 @@ def test_one_picker_takes_the_place_of_the_other_and_back():
         ("seed", ConfigError, "seed needs a value"),
         ("seed -1", ConfigError, "seed: -1 is below 0"),
         ("seed 9223372036854775808", ConfigError, "seed"),
-        ("on_overflow slide", ConfigError, "none of drop_oldest, error"),
+        ("on_overflow shrink", ConfigError, "none of drop_oldest, keep_system_and_examples"),
         ("strings [1]", ConfigError, "1 is not text"),
         ('strings [""]', ConfigError, "must not be empty"),
         ('strings ["a', ConfigError, "/set strings:1"),
@@ -180,7 +180,7 @@ def test_the_listing_has_value_and_range_of_everything():
     assert listed["sample"].value == "on"
     assert listed["parch"].span == "at least 0, base="
     assert listed["max_new_tokens"].value == "256"
-    assert listed["on_overflow"].span == "drop_oldest, error"
+    assert listed["on_overflow"].span.startswith("drop_oldest, keep_")
     assert listed["seed"].value == "1"
 
 

@@ -239,6 +239,43 @@ def test_a_conversation_that_can_not_fit():
         conversation(template(CHAT), None, talk(3), TOKENIZER, 50, on_overflow="error")
 
 
+def test_the_first_exchange_can_be_kept():
+    """As if the turns after it were a conversation of their own, with less room."""
+    said, first, kept = talk(9), 0, EXCHANGE
+    for n in range(2, 10):
+        prompt = conversation(
+            template(CHAT),
+            None,
+            talk(n),
+            TOKENIZER,
+            100,
+            first=first,
+            on_overflow="keep_system_and_examples",
+        )
+        first += prompt.n_dropped
+        assert len(prompt.ids) <= 100
+        whole = conversation(
+            template(CHAT), None, [*said[:2], *talk(n)[2 + first :]], TOKENIZER, 999
+        )
+        assert prompt.ids == whole.ids
+    assert first > 0 and len(prompt.ids) > kept
+
+
+def test_the_oldest_tokens_can_slide_out():
+    cuts = []
+    for n in range(16):
+        whole = conversation(template(CHAT), "Be kind.", talk(n), TOKENIZER, 10**6).ids
+        prompt = conversation(
+            template(CHAT), "Be kind.", talk(n), TOKENIZER, 100, on_overflow="slide"
+        )
+        n_head = len(whole) - len(conversation(template(CHAT), None, talk(n), TOKENIZER, 10**6).ids)
+        assert prompt.ids == whole[:n_head] + whole[n_head + prompt.n_cut :]
+        assert len(prompt.ids) <= 100 and prompt.n_dropped == 0
+        cuts.append(prompt.n_cut)
+    assert cuts[0] == 0 and cuts[-1] > 25 and all(cut % 25 == 0 for cut in cuts)
+    assert len(set(cuts)) < len(cuts) - 4  # not every turn cuts anew
+
+
 # Plain prompts --------------------------------------------------------------------------------
 
 
