@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 _DTYPES = {float: torch.float32, int: torch.int64, bool: torch.bool}
 _NO = float("-inf")
+_NEXT_TO_NO = -1e3  # exp of it is 0 in float64 too, and 0 times it is no NaN
 
 
 class LogitStats:
@@ -49,20 +50,24 @@ class LogitStats:
     @cached_property
     def entropy(self) -> Tensor:
         """Entropy in nats [R, 1], never below 0."""
-        logprobs = self.logits.double().log_softmax(-1)
-        terms = (logprobs.exp() * logprobs).masked_fill(self.logits == _NO, 0.0)
-        entropy: Tensor = -terms.sum(-1, keepdim=True)
+        below = self._below.clamp_min(_NEXT_TO_NO)
+        weights = below.exp()
+        total = weights.sum(-1, keepdim=True)
+        entropy: Tensor = total.log() - (weights * below).sum(-1, keepdim=True) / total
         return entropy.clamp_min(0.0).float()
 
     @cached_property
     def std(self) -> Tensor:
         """Population standard deviation over the support [R, 1]."""
-        out = self.logits == _NO
-        values = self.logits.double().masked_fill(out, 0.0)
-        mean = values.sum(-1, keepdim=True) / self.support
-        square = (values - mean).square().masked_fill(out, 0.0)
-        std: Tensor = (square.sum(-1, keepdim=True) / self.support).sqrt().float()
+        below = self._below.masked_fill(self.logits == _NO, 0.0)
+        mean, square = (x.sum(-1, keepdim=True) / self.support for x in (below, below.square()))
+        std: Tensor = (square - mean.square()).clamp_min(0.0).sqrt().float()
         return std
+
+    @property
+    def _below(self) -> Tensor:
+        """How far each logit is from the best, in float64."""
+        return self.logits.double() - self.max
 
 
 class Position(Protocol):

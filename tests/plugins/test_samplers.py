@@ -322,6 +322,17 @@ def test_equals_the_definition(name):
     assert n_different <= 30
 
 
+def test_figures_of_rows_equal_the_definition():
+    rows = np.concatenate([random_rows(300, 700, seed=1), 1e4 * random_rows(60, 700, seed=2)])
+    stats = LogitStats(torch.as_tensor(rows))
+    for i, row in enumerate(rows):
+        there = row[row > NO].astype(float)
+        assert float(stats.support[i]) == len(there)
+        assert float(stats.std[i]) == pytest.approx(there.std(), rel=1e-6, abs=1e-9)
+        want = oracle.entropy(oracle.softmax(row))
+        assert float(stats.entropy[i]) == pytest.approx(want, rel=1e-6, abs=1e-12)
+
+
 # Against transformers ---------------------------------------------------------------------------
 
 
