@@ -45,8 +45,8 @@ def test_every_package_folder_is_in_the_build(project):
 
 def test_entry_points_are_those_that_are_installed(project):
     installed = importlib.metadata.distribution("gptkit").entry_points
-    plugins = {entry.name: entry.value for entry in installed if entry.group == "gptkit"}
-    assert plugins == project["project"]["entry-points"]["gptkit"]
+    for group, entries in project["project"]["entry-points"].items():
+        assert {e.name: e.value for e in installed if e.group == group} == entries
     scripts = {entry.name: entry.value for entry in installed if entry.group == "console_scripts"}
     assert scripts == project["project"]["scripts"]
 

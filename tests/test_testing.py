@@ -415,6 +415,18 @@ def test_what_a_plugin_raises_is_a_finding_with_its_line():
     assert "test_testing.py)" in finding.message
 
 
+def test_a_plugin_that_exits_is_a_finding_too():
+    class Exits(Base):
+        """Give up."""
+
+        name = "exits"
+
+        def apply(self, logits, p, rows):
+            sys.exit(3)
+
+    assert "SystemExit: 3" in examine(Exits).findings[0].message
+
+
 def test_nothing_else_is_examined():
     top_k = REGISTRY.find("sampler", "top_k").value
     for other in (object, 3, top_k(), "top_k"):

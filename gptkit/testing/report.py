@@ -7,6 +7,8 @@ import traceback
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
+from gptkit.errors import Terminated
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
@@ -79,13 +81,15 @@ class Examination:
     def check(self, code: str, title: str, made: Callable[..., None], *args: Any) -> bool:
         """Make one check, `made(self, *args)`; return whether it found no error.
 
-        What a plugin raises is a finding, wherever it does.
+        What a plugin raises is a finding, wherever it does, sys.exit included.
         """
         n_before = len(self.errors)
         start = time.perf_counter()
         try:
             made(self, *args)
-        except Exception as error:
+        except Terminated:
+            raise
+        except (Exception, SystemExit) as error:
             self.find(RAISED, f"{title}: {self._said(error)}")
         self.checks_run.append((code, title, time.perf_counter() - start))
         return len(self.errors) == n_before
