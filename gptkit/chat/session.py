@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import time
+from dataclasses import replace
 from typing import TYPE_CHECKING, Protocol
 
 from gptkit import assembly
@@ -14,7 +15,7 @@ from gptkit.chat.conversation import CANCELLED, PARTIAL, Conversation
 from gptkit.chat.events import Failed, Heading, Note, SessionEvent
 from gptkit.decoding.method import Method
 from gptkit.decoding.noise import derive
-from gptkit.decoding.request import Event, Request, is_greedy, resolve_stops
+from gptkit.decoding.request import Event, Request, Stops, is_greedy, resolve_stops
 from gptkit.errors import GptkitError, RequestError, plugin_failure
 from gptkit.text import prompting
 
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
     from gptkit.chat.events import Answered, Look
     from gptkit.chat.settings import ChatSettings, ChosenTemplate
     from gptkit.decoding.engine import Engine
-    from gptkit.decoding.request import Chain, Draft
+    from gptkit.decoding.request import Chain, Draft, StageTrace
 
 MAX_MESSAGE_BYTES = 8_000_000
 N_ALTERNATIVES = 10
@@ -126,6 +127,7 @@ class Session:
         """Go on with a conversation."""
         self.conversation = conversation
         self.looks: dict[int, tuple[Look, ...]] = {}
+        self._requests: dict[int, Request] = {}
         self.last = None
         self.n_left_out = self.n_cut = 0
         self.n_used = 0
@@ -300,6 +302,29 @@ class Session:
             strategy=self.method.strategy,
         )
 
+    def inspect(self, turn: Turn, n: int) -> tuple[StageTrace, ...]:
+        """Return what each stage did to the n-th token of an answer, from 0.
+
+        A draw depends on seed, position and what stands before it, so it is simply drawn again.
+        A stage with memory has forgotten what it learned of the tokens before, and may do another
+        thing: then the token differs, and RequestError is raised.
+        """
+        look = self.looks[turn.number][n]
+        if look.trace:
+            return look.trace
+        if turn.made is None or turn.made.model != self.model_name:
+            raise RequestError("another model wrote this answer")
+        before = self._requests[turn.number]
+        ids = (*before.prompt_ids[: turn.made.n_prompt], *turn.made.token_ids[:n])
+        stops = Stops(max_new_tokens=1)
+        request = replace(
+            before, prompt_ids=ids, stops=stops, trace=True, draft=None, strategy=None
+        )
+        event = next(iter(self.engine.stream(request)))
+        if event.error is not None or event.token_id != look.token_id:
+            raise RequestError("what the stages remembered then is not known any more")
+        return event.trace
+
     def _seed(self, retry: int | None) -> int:
         """Return the seed of the answer to the cursor; each answer to one message has its own."""
         answers = self.conversation.children(self.conversation.cursor)
@@ -393,6 +418,7 @@ class Session:
             made=answer.made(self.model_name),
         )
         self.looks[turn.number] = tuple(answer.looks)
+        self._requests[turn.number] = answer.request
         self.n_used = len(answer.request.prompt_ids) + answer.n_new
         self.last = answer.ended(turn)
         self._told(turn)

@@ -1,0 +1,161 @@
+"""The token view against the model's own logits."""
+
+import math
+
+import pytest
+import torch
+
+from gptkit.chat.probs import LEVELS, Cell, Probs, shown
+from gptkit.chat.probs_view import draw, rows
+from tests.chat.talk import say, session, sort
+from tests.fakes import FlatModel, chat_model
+
+
+class Leaning(FlatModel):
+    """Its logits depend on the last token."""
+
+    def logits(self, tokens):
+        ids = torch.arange(self.config.vocab_size)
+        return torch.sin(ids * 0.7 + tokens[-1]) * 3
+
+
+def talk_with_an_answer(**settings):
+    model = chat_model([])
+    object.__setattr__(model, "forward", Leaning(model.config))
+    talk = session(model=model, stop={"max_new_tokens": 12}, **settings)
+    assert say(talk, "hi").errors == []
+    return talk
+
+
+def last(talk):
+    return Probs(talk, talk.conversation.cursor)
+
+
+def test_cells_have_the_probabilities_of_the_model():
+    talk = talk_with_an_answer()
+    probs = last(talk)
+    assert len(probs.cells) == 12
+    request = talk.engine.requests[0]
+    tokens = list(request.prompt_ids)
+    for cell in probs.cells:
+        p = talk.model.forward.logits(tokens).softmax(-1)
+        assert cell.p == pytest.approx(float(p[cell.token_id]), rel=1e-5)
+        best = p.topk(10)
+        assert [o.token_id for o in cell.options] == best.indices.tolist()
+        assert [o.p for o in cell.options] == pytest.approx(best.values.tolist(), rel=1e-5)
+        tokens.append(cell.token_id)
+
+
+def test_levels_split_at_their_bounds():
+    talk = talk_with_an_answer()
+    for cell in last(talk).cells:
+        assert cell.level == len([b for b in LEVELS if cell.p < b])
+
+
+def test_moving_about():
+    probs = last(talk_with_an_answer())
+    probs.move(-1)
+    assert probs.at == 0
+    probs.move(99)
+    assert probs.at == 11
+    probs.move_to_unlikely()
+    unlikely = [i for i, cell in enumerate(probs.cells) if cell.p < 0.2]
+    assert probs.at == unlikely[0]
+    probs.point(99)
+    assert probs.option is probs.cell.options[-1]
+    probs.point(-99)
+    assert probs.option is probs.cell.options[0]
+
+
+def test_a_trace_is_that_of_the_answer_itself():
+    items = [{"temperature": 0.8}, {"top_k": 20}, {"top_p": 0.9}]
+    talk = talk_with_an_answer(items=items)
+    traced = talk_with_an_answer(items=items)
+    say(traced, "/trace on")
+    traced.go_to(None)
+    say(traced, "hi")
+    assert [c.token_id for c in last(traced).cells] == [c.token_id for c in last(talk).cells]
+    n_turns = len(talk.conversation.turns)
+    for at in range(12):
+        one, other = last(talk), last(traced)
+        one.move(at)
+        other.move(at)
+        assert one.trace() == other.trace()
+        assert [stage.label for stage in one.trace()] == ["model", "temperature", "top_k", "top_p"]
+    assert len(talk.conversation.turns) == n_turns
+
+
+def test_an_answer_that_goes_on_with_another_token():
+    talk = talk_with_an_answer()
+    before = last(talk)
+    option = before.cells[4].options[3]
+    sort(talk.choose(talk.conversation.cursor, 4, option.token_id))
+    probs = last(talk)
+    assert [c.token_id for c in probs.cells[:5]] == [
+        *(c.token_id for c in before.cells[:4]),
+        option.token_id,
+    ]
+    assert probs.cells[4].p == pytest.approx(option.p)
+    assert probs.cells[2] == before.cells[2]
+    probs.move(6)
+    assert probs.trace()[0].p_after == pytest.approx(probs.cells[6].p, rel=1e-4)
+
+
+def test_what_stages_remembered_can_not_be_traced_again():
+    talk = talk_with_an_answer(items=[{"mirostat": 2.0}])
+    probs = last(talk)
+    said = []
+    for _ in range(12):
+        said.append(probs.trace())
+        probs.move(1)
+    assert any(isinstance(one, str) and "remembered" in one for one in said) or all(said)
+
+
+def test_tokens_are_shown_on_one_line():
+    talk = session()
+    tokenizer = talk.model.tokenizer
+    assert shown(tokenizer, ord("a")) == "a"
+    assert shown(tokenizer, ord("\n")) == "⏎"
+    assert shown(tokenizer, 0xC3) == "\\xc3"
+    assert shown(tokenizer, 0x1B) == "␛"
+    assert shown(tokenizer, tokenizer.special["<e>"]) == "<e>"
+    assert math.isclose(sum(len(shown(tokenizer, i)) > 0 for i in range(256)), 256)
+
+
+# The screen -----------------------------------------------------------------------------------
+
+
+def texts(lines):
+    return ["".join(text for _, text in line) for line in lines]
+
+
+@pytest.mark.parametrize("columns, lines", [(40, 12), (80, 24), (120, 40), (20, 5)])
+def test_the_screen_fits_and_has_the_token_on_it(columns, lines):
+    talk = talk_with_an_answer(items=[{"temperature": 0.8}, {"top_k": 20}])
+    probs = last(talk)
+    for _ in range(12):
+        screen = draw(probs, columns, lines)
+        assert len(screen) <= max(lines, 6)
+        here = [text for line in screen for style, text in line if style == "class:here"]
+        assert probs.cell.text in here
+        if lines >= 24:
+            assert any(text.startswith("top_k") or "top_k" in text for text in texts(screen))
+            assert f"token {probs.at + 1} of 12" in "\n".join(texts(screen))
+        probs.move(1)
+
+
+def test_wide_characters_count_double_where_lines_break():
+    from prompt_toolkit.utils import get_cwidth
+
+    probs = last(talk_with_an_answer())
+    probs.cells = [Cell(i, "漢字", 0.5, ()) for i in range(9)]
+    screen = draw(probs, 10, 24)
+    widths = [get_cwidth(text) for text in texts(screen)[:5]]
+    assert widths == [8, 8, 8, 8, 4]
+
+
+def test_without_a_screen_it_is_a_table():
+    talk = talk_with_an_answer()
+    shown = rows(talk, talk.conversation.cursor)
+    assert shown[0] == ("token", "p", "else") and len(shown) == 13
+    assert shown[1][1] == f"{last(talk).cells[0].p:.3f}"
