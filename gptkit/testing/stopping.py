@@ -1,27 +1,22 @@
-"""Examine a stopping criterion: the same answer, however its tokens cut it and whatever they are.
-
-A criterion is looked at over streams of tokens: texts cut at random, texts that contain what its
-parameters name, and loops.
-"""
+"""Examine a stopping criterion: the same answer, however the text is cut and whoever else asks."""
 
 from __future__ import annotations
 
 import math
 import random
 import time
-from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from gptkit.decoding.engine import TokenizerVocab
 from gptkit.decoding.noise import derive
 from gptkit.decoding.request import Criterion, Request, Stage, Stops
 from gptkit.errors import PluginError
-from gptkit.plugin_api import RequestView, Stop
-from gptkit.testing import imports, schedules, texts, values
-from gptkit.testing.model import SMALL, KitTokenizer
+from gptkit.plugin_api import Stop
+from gptkit.testing import imports, schedules, streams, values
+from gptkit.testing.model import SMALL
 from gptkit.testing.report import Examination
 from gptkit.testing.rows import Watch, copied, pickled
+from gptkit.testing.streams import Stream
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -30,31 +25,9 @@ if TYPE_CHECKING:
     from gptkit.testing.report import Report
 
 N_STREAMS = 40
-N_PIECES = 40
-LONGEST = 7
-"""Bytes of a token at most."""
 SLOW_MS = 2.0
 """Milliseconds for a token above which a criterion is called slow."""
 N_COST = 2000
-
-
-@dataclass(frozen=True, slots=True)
-class Stream:
-    """Tokens that a criterion is fed, their bytes, and the entropies where they were picked."""
-
-    tokenizer: KitTokenizer
-    ids: tuple[int, ...]
-    entropies: tuple[float, ...]
-
-    @property
-    def data(self) -> list[bytes]:
-        """The bytes of each token."""
-        return [self.tokenizer.token_bytes(one) for one in self.ids]
-
-    def view(self, given: Mapping[str, Any]) -> RequestView:
-        """Return the request that a criterion sees."""
-        vocab = TokenizerVocab(self.tokenizer, frozenset({self.tokenizer.vocab_size - 1}))
-        return RequestView((97, 98), given, vocab, 0, vocab.eos_ids)
 
 
 def examine(cls: type[StoppingCriterion], *, seed: int = 0) -> Report:
@@ -84,73 +57,6 @@ def _declaration(exam: Examination, cls: type[StoppingCriterion], rng: random.Ra
         exam.find("S1", f"token_ids() is {ids!r}, no frozenset of ids")
 
 
-# Streams --------------------------------------------------------------------------------------
-
-
-def _stream(rng: random.Random, given: Mapping[str, Any]) -> Stream:
-    """Return tokens for a criterion with these values; each third stream is a loop."""
-    data = _text(rng, given).encode("utf-8", "replace")
-    tokenizer = KitTokenizer(SMALL, _substrings(rng, data, SMALL - 256 - 2))
-    ids = cut(data, tokenizer, rng)
-    if rng.random() < 0.3:
-        ids = (ids[: rng.randint(1, 5)] * 80)[:200]
-    for chosen in (one for one in given.values() if isinstance(one, tuple)):
-        for one in chosen:
-            if type(one) is int and one < SMALL:
-                ids.insert(rng.randrange(len(ids) + 1), one)
-    level = rng.choice((0.01, 0.5, 2.0, 5.0))
-    entropies = tuple(level * rng.random() for _ in ids)
-    return Stream(tokenizer, tuple(ids), entropies)
-
-
-def _text(rng: random.Random, given: Mapping[str, Any]) -> str:
-    """Return a text with the texts that the parameters name, whole and in part."""
-    named = [one for value in given.values() for one in _texts_of(value) if one]
-    pieces = []
-    for _ in range(N_PIECES):
-        kind = rng.random()
-        if kind < 0.15 and named:
-            pieces.append(rng.choice(named))
-        elif kind < 0.5 and named:
-            one = rng.choice(named)
-            pieces.append(one[: rng.randint(0, len(one))])
-        else:
-            pieces.append(texts.plain(rng, 1) if kind < 0.85 else rng.choice(texts.PIECES))
-    return "".join(pieces)
-
-
-def _texts_of(value: Any) -> Sequence[str]:
-    if isinstance(value, str):
-        return (value,)
-    return (
-        [one for one in value if isinstance(one, str)] if isinstance(value, (tuple, dict)) else ()
-    )
-
-
-def _substrings(rng: random.Random, data: bytes, n: int) -> list[bytes]:
-    """Return n different parts of a text, from two bytes on: what tokens are."""
-    found: dict[bytes, None] = {}
-    for _ in range(50 * n):
-        start = rng.randrange(len(data))
-        part = data[start : start + rng.randint(2, LONGEST)]
-        if len(part) > 1:
-            found[part] = None
-        if len(found) == n:
-            break
-    return [*found, *(b"\x00%d\x00" % i for i in range(n - len(found)))]
-
-
-def cut(data: bytes, tokenizer: KitTokenizer, rng: random.Random | None = None) -> list[int]:
-    """Return tokens of some bytes, any that fit at each place, or without `rng` single bytes."""
-    ids, at = [], 0
-    while at < len(data):
-        fits = [n for n in range(1, LONGEST + 1) if data[at : at + n] in tokenizer.ids]
-        n = rng.choice([n for n in fits if at + n <= len(data)]) if rng else 1
-        ids.append(tokenizer.ids[data[at : at + n]])
-        at += n
-    return ids
-
-
 # Answers --------------------------------------------------------------------------------------
 
 
@@ -159,7 +65,7 @@ def _begin(cls: type[StoppingCriterion], rng: random.Random) -> tuple[dict[str, 
 
     def make() -> tuple[dict[str, Any], Stream]:
         given = values.choose(cls, rng, SMALL)
-        stream = _stream(rng, given)
+        stream = streams.stream(rng, given)
         cls().init_state(stream.view(given))
         return given, stream
 
@@ -287,7 +193,10 @@ def _chunking(
     for given, stream in runs:
         data = b"".join(stream.data)
         want = result(stream, run(cls, given, stream))
-        for other in (cut(data, stream.tokenizer), cut(data, stream.tokenizer, rng)):
+        for other in (
+            streams.cut(data, stream.tokenizer),
+            streams.cut(data, stream.tokenizer, rng),
+        ):
             again = Stream(stream.tokenizer, tuple(other), (0.0,) * len(other))
             got = result(again, run(cls, given, again))
             if got != want:
@@ -309,19 +218,11 @@ def _reads_text_alone(
     reads = False
     for given, stream in runs:
         want = run(cls, given, stream)
-        if run(cls, given, _renamed(stream)) != want or _late(cls, given, stream) != want:
+        if run(cls, given, stream.renamed()) != want or _late(cls, given, stream) != want:
             return False
         scrambled = tuple(rng.sample(stream.ids, len(stream.ids)))
         reads |= run(cls, given, Stream(stream.tokenizer, scrambled, stream.entropies)) != want
     return reads
-
-
-def _renamed(stream: Stream) -> Stream:
-    """Return the same bytes by ids that never come twice."""
-    n = len(stream.ids)
-    tokenizer = KitTokenizer(SMALL + n, [*stream.tokenizer.pieces[256:], *stream.data])
-    first = tokenizer.vocab_size - len(tokenizer.special) - n
-    return Stream(tokenizer, tuple(range(first, first + n)), stream.entropies)
 
 
 def _late(cls: type[StoppingCriterion], given: Mapping[str, Any], stream: Stream) -> list[Stop]:
