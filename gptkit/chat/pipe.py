@@ -4,13 +4,30 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, BinaryIO, TextIO
 
-from gptkit.chat.events import Answered, Failed, Left, Note, SessionEvent, Table
+from gptkit.chat.events import (
+    Answered,
+    Copied,
+    EditWanted,
+    Failed,
+    Heading,
+    Left,
+    Note,
+    Probed,
+    Prompted,
+    SessionEvent,
+    Table,
+    Tree,
+)
+from gptkit.chat.plain import lines
+from gptkit.chat.probs import Probs
 from gptkit.decoding.request import Event
+from gptkit.errors import RequestError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from gptkit.chat.session import Session
+    from gptkit.errors import GptkitError
 
 
 class Pipe:
@@ -30,10 +47,10 @@ class Pipe:
         self.exit_code = 0
         self._left = False
 
-    def run(self, lines: BinaryIO) -> int:
+    def run(self, messages: BinaryIO) -> int:
         """Answer every line; return the exit code of the first line that failed, else 0."""
         self._show(self.session.greet())
-        for line in lines:
+        for line in messages:
             self._show(self.session.handle(line.decode("utf-8", "surrogateescape")))
             if self._left:
                 break
@@ -48,25 +65,23 @@ class Pipe:
                     self.out.write("\n")
                     if event.mark:
                         self.say(f"note: {event.mark}")
-                case Table():
-                    self.out.writelines(self.shown(line) + "\n" for line in columns(event))
+                case Table() | Tree() | Prompted() | Heading():
+                    self.out.writelines(self.shown(line) + "\n" for line in lines(event))
+                case Probed():
+                    table = Table(Probs(self.session, event.turn).rows())
+                    self.out.writelines(self.shown(line) + "\n" for line in lines(table))
+                case EditWanted() | Copied():
+                    self._fail(RequestError("that needs a terminal"))
                 case Note():
                     self.say(f"note: {event.text}")
                 case Failed():
-                    self.say(f"gptkit: error: {event.error}")
-                    if event.error.hint:
-                        self.say(f"  hint: {event.error.hint}")
-                    self.exit_code = self.exit_code or event.error.exit_code
+                    self._fail(event.error)
                 case Left():
                     self._left = True
             self.out.flush()
 
-
-def columns(table: Table) -> list[str]:
-    """Return the rows as lines, each column as wide as its widest cell."""
-    n = max(map(len, table.rows), default=0)
-    widths = [max(len(row[i]) for row in table.rows if i < len(row)) for i in range(n)]
-    return [
-        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=False)).rstrip()
-        for row in table.rows
-    ]
+    def _fail(self, error: GptkitError) -> None:
+        self.say(f"gptkit: error: {error}")
+        if error.hint:
+            self.say(f"  hint: {error.hint}")
+        self.exit_code = self.exit_code or error.exit_code

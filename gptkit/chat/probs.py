@@ -109,6 +109,15 @@ class Probs:
                 self._traces[self.at] = str(error)
         return self._traces[self.at]
 
+    def rows(self) -> tuple[tuple[str, ...], ...]:
+        """Return the tokens as a table, for where there is no screen."""
+        out: list[tuple[str, ...]] = [("token", "p", "else")]
+        for cell in self.cells:
+            others = [f"{o.text!r} {o.p:.2f}" for o in cell.options if o.token_id != cell.token_id]
+            p = "-" if cell.p is None else f"{cell.p:.3f}"
+            out.append((repr(cell.text), p, "  ".join(others[:3])))
+        return tuple(out)
+
     def _chosen(self) -> int:
         """Return the place of the token itself among its options, 0 where it is not there."""
         ids = [option.token_id for option in self.cell.options]

@@ -60,16 +60,6 @@ def look(session: Session, turn: Turn) -> tuple[int, int] | None:
     return app.run()
 
 
-def rows(session: Session, turn: Turn) -> tuple[tuple[str, ...], ...]:
-    """Return the tokens as a table, for where there is no screen."""
-    out: list[tuple[str, ...]] = [("token", "p", "else")]
-    for cell in Probs(session, turn).cells:
-        others = [f"{o.text!r} {o.p:.2f}" for o in cell.options if o.token_id != cell.token_id]
-        p = "-" if cell.p is None else f"{cell.p:.3f}"
-        out.append((repr(cell.text), p, "  ".join(others[:3])))
-    return tuple(out)
-
-
 def draw(probs: Probs, columns: int, lines: int) -> list[Line]:
     """Return the screen, line by line: pieces of text with their styles."""
     options, trace = _options(probs), _trace(probs)

@@ -61,3 +61,15 @@ def test_an_emoji_that_is_cut_does_not_harm():
 @pytest.mark.parametrize("text", ["ä", "日本語", "😀", "e\u0301"])
 def test_characters_come_whole(text):
     assert piped(session([text]), b"x\n")[1] == text + "\n"
+
+
+def test_what_commands_show_is_plain_text():
+    talk = session(["one", "two"])
+    code, out, said = piped(
+        talk, b"hi\n/retry\n/tree\n/prompt\n/edit\n/compare hf nanogpt\n/probs\n"
+    )
+    assert "1 you: hi\n├─ 2 model: one\n└─ 3 model: one [you are here]\n" in out
+    assert "<u>hi<a>one<e><a>\n(" in out
+    assert "--- hf\n" in out and "--- nanogpt\n" in out
+    assert "token  p" in out
+    assert code == 2 and said[-1] == "gptkit: error: that needs a terminal"

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from gptkit.chat.probs import LEVELS, Cell, Probs, shown
-from gptkit.chat.probs_view import draw, rows
+from gptkit.chat.probs_view import draw
 from tests.chat.talk import say, session, sort
 from tests.fakes import FlatModel, chat_model
 
@@ -156,6 +156,6 @@ def test_wide_characters_count_double_where_lines_break():
 
 def test_without_a_screen_it_is_a_table():
     talk = talk_with_an_answer()
-    shown = rows(talk, talk.conversation.cursor)
+    shown = last(talk).rows()
     assert shown[0] == ("token", "p", "else") and len(shown) == 13
     assert shown[1][1] == f"{last(talk).cells[0].p:.3f}"
