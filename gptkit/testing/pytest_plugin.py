@@ -1,7 +1,7 @@
 """A pytest plugin: `pytest --gptkit DIST` examines each plugin of an installed distribution.
 
-DIST may also be a `.py` file, as in GPTKIT_PLUGINS, or one plugin's name. pytest loads this at every start, wherever
-gptkit is installed, so it imports next to nothing.
+DIST may also be a `.py` file, as in GPTKIT_PLUGINS, or one plugin's name. pytest loads this at
+every start, wherever gptkit is installed, so it imports next to nothing.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from gptkit.testing import ConformanceError, examine, subjects
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Add --gptkit."""
@@ -65,6 +66,6 @@ def _items(session: pytest.Session, target: str) -> Iterator[PluginItem]:
         found = subjects.find(target)
     except GptkitError as error:
         raise pytest.UsageError(f"--gptkit: {error}") from error
-    for one in found:
+    for one in filter(lambda one: one.has_checks, found):
         name = f"{one.kind}:{one.name}"
         yield PluginItem.from_parent(session, name=name, plugin=one.plugin, reason=one.reason)
