@@ -56,7 +56,7 @@ def test_both_are_listed_with_their_owners(gptkit):
     assert "square" in shown.out and "acme-sampler 0.1" in shown.out
     page = gptkit("plugins", "show", "square")
     assert (page.code, page.err) == (0, "")
-    assert "threshold factor" in page.out and "at least 0 and at most 1" in page.out
+    assert "a  float  0..1  off  threshold factor    e.g. -s square=VALUE" in page.out
 
 
 def generate(gptkit, *args):

@@ -63,7 +63,7 @@ def chat(
     from gptkit.chat.settings import ChatSettings
     from gptkit.decoding import chain_source
 
-    registry = assembly.registry()
+    registry = options.load_registry()
     whole, items = chain_source.given(stages or (), preset, registry)
     settings = ChatSettings(
         registry,

@@ -74,7 +74,7 @@ def generate(
 
     options.choice("--on-overflow", on_overflow, OVERFLOW)
     text = _prompt_text(prompt, prompt_file)
-    registry = assembly.registry()
+    registry = options.load_registry()
     number = options.parse_seed(seed) if seed is not None else random_seed()
     shorthands = options.shorthands(temperature, top_k, top_p)
     method = options.method(speculate, strategy, registry)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
     from gptkit.decoding.chain_source import ChainSource
     from gptkit.decoding.method import Method
     from gptkit.decoding.request import Chain
-    from gptkit.plugin_host import Registry
+    from gptkit.plugin_host import Loaded, Registry
 
 
 def say(text: str) -> None:
@@ -138,6 +139,32 @@ OnOverflow = Annotated[
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
 Output = Annotated[Path | None, typer.Option("--output", help="Where the result goes.")]
+
+
+def load_registry() -> Registry:
+    """Load what is installed, for a command that uses it, and tell of what failed, in one line."""
+    from gptkit.plugin_host import registry
+
+    found = registry()
+    refuse_failed(found)
+    if found.failed:
+        first, *others = found.failed
+        more = f"; {len(others)} more failed" if others else ""
+        note(f"plugin {_failure(first)}{more} (see gptkit plugins doctor)")
+    return found
+
+
+def refuse_failed(found: Registry) -> None:
+    """Raise ConfigError for a plugin that failed where GPTKIT_STRICT_PLUGINS=1 asks for it."""
+    if found.failed and os.environ.get("GPTKIT_STRICT_PLUGINS") == "1":
+        raise ConfigError(
+            f"GPTKIT_STRICT_PLUGINS: plugin {_failure(found.failed[0])}",
+            hint="see gptkit plugins doctor",
+        )
+
+
+def _failure(plugin: Loaded) -> str:
+    return f"'{plugin.source.owner}' failed to load: {plugin.reason}"
 
 
 def shorthands(temperature: str | None, top_k: str | None, top_p: str | None) -> dict[str, str]:

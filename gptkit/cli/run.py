@@ -70,7 +70,7 @@ def run(
 
     if on_overflow is not None:
         options.choice("--on-overflow", on_overflow, OVERFLOW)
-    registry = assembly.registry()
+    registry = options.load_registry()
     whole, items = chain_source.given(stages or (), preset, registry)
     given = Given(
         model=model,

@@ -70,7 +70,7 @@ def trace(
         raise ConfigError("--position and --tokens both say what to show", hint="give one of them")
     _check_plot(plot)
     text = read_text(prompt, "prompt")
-    registry = assembly.registry()
+    registry = options.load_registry()
     number = options.parse_seed(seed) if seed is not None else random_seed()
     short = options.shorthands(temperature, top_k, top_p)
     chain = options.given_chain(stages, preset, short, registry)
@@ -174,7 +174,7 @@ def compare(
     _check_plot(plot)
     number = options.parse_seed(seed) if seed is not None else random_seed()
     texts = _prompts(prompts)
-    registry = assembly.registry()
+    registry = options.load_registry()
     sources = _sources(chains, registry)
     source = assembly.open_model(model)
     loaded = assembly.load_model(

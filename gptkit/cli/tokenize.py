@@ -48,13 +48,12 @@ def _tokenizer(spec: str | None, model: str | None) -> Tokenizer:
     from gptkit.checkpoints.library import find
     from gptkit.checkpoints.tokenizer_files import load_tokenizer, own_tokenizer
     from gptkit.errors import ConfigError
-    from gptkit.plugin_host import registry
 
     if spec is None:
-        return own_tokenizer(open_checkpoint(find(model)), registry())
+        return own_tokenizer(open_checkpoint(find(model)), options.load_registry())
     if model is not None:
         raise ConfigError("--tokenizer and --model both name a tokenizer", hint="give one of them")
-    return load_tokenizer(spec, registry())
+    return load_tokenizer(spec, options.load_registry())
 
 
 def piece(data: bytes) -> str:

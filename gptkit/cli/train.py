@@ -42,13 +42,12 @@ def train(
     as_json: options.Json = False,
 ) -> None:
     """Train a model as a recipe says; Ctrl-C saves it, --resume goes on."""
-    from gptkit import assembly
     from gptkit.cli.training_view import view
     from gptkit.training.recipe import read_recipe
 
     given = [*(assignments or ()), *([f"training.device={device}"] if device else [])]
     read = read_recipe(recipe, given, output=output)
-    registry = assembly.registry()
+    registry = options.load_registry()
     chain = _check_names(read, registry)
 
     from gptkit.training.loop import train as run

@@ -217,7 +217,9 @@ def test_a_narrow_window_keeps_names_and_wraps_summaries(capsys, monkeypatch):
         assert name in out
 
 
-@pytest.mark.parametrize("kind", ["sampler", "stopping", "tokenizer", "template", "drafter"])
+@pytest.mark.parametrize(
+    "kind", ["sampler", "stopping", "tokenizer", "template", "drafter", "strategy"]
+)
 def test_show_has_a_page_for_everything(kind, capsys):
     _, out, _ = plugins(capsys, "list", "--json")
     offers = [offer for plugin in json.loads(out) for offer in plugin["offers"]]
@@ -232,12 +234,44 @@ def test_show_has_a_page_for_everything(kind, capsys):
 
 def test_show_says_ranges_defaults_and_phase(capsys):
     _, page, _ = plugins(capsys, "show", "top_p")
-    assert "off    probability mass to keep" in page
-    assert "(at least 0 and at most 1)    e.g. -s top_p=VALUE" in page
-    assert "phase truncate, stateless" in page
+    _, *lines = page.splitlines()
+    assert lines[0].startswith("  p  float  0..1  off  probability mass to keep")
+    assert lines[0].endswith("    e.g. -s top_p=VALUE")
+    assert lines[1] == "  phase truncate, rank 30, stateless"
+    assert lines[2] == "  works with speculation, strategies, constraints"
     code, out, _ = plugins(capsys, "show", "top_p", "--json")
     (found,) = json.loads(out)
     assert (code, found["phase"], found["params"]["p"]["default"]) == (0, "truncate", "off")
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("mirostat", "not with beam and contrastive search"),
+        ("mirostat", "remembers the draws"),
+        ("constraint", "remembers the tokens"),
+        ("greedy", "phase pick, rank 100, stateless"),
+        ("penalties", "scope      str    all, output  all "),
+        ("beam", "e.g. --strategy beam=VALUE"),
+        ("beam", "works with any chain, alone and in batches; not with speculation"),
+        ("prompt_lookup", "k          int  1..64   8  tokens that are guessed at once"),
+        ("prompt_lookup", "e.g. --speculate prompt_lookup=VALUE"),
+        ("sentences", "e.g. --stop-when sentences=VALUE"),
+        ("bpe", "e.g. --tokenizer bpe"),
+        ("qa", "e.g. template: qa"),
+    ],
+)
+def test_show_says_how_to_use_it_and_with_what(name, said, capsys):
+    assert said in plugins(capsys, "show", name)[1]
+
+
+def test_a_slow_import_is_pointed_at(capsys, local, monkeypatch):
+    from gptkit.cli.plugins import listing
+
+    monkeypatch.setattr(listing, "SLOW_S", 0.05)
+    (path,) = local("import time\ntime.sleep(0.06)\n" + LOCAL)
+    _, out, _ = plugins(capsys, "list")
+    assert f"SLOW    mine0 of {path}: its import took 0.1 s" in out
 
 
 def test_a_local_file_is_a_plugin_like_others(capsys, local):
@@ -302,6 +336,31 @@ def test_broken_plugins_are_named_and_break_nothing(zoo):
     for name in failed:
         assert f"FAILED  {name} of {name} 0.1: " in shown.out
     assert not shown.torch
+
+
+def test_one_line_tells_of_those_that_failed(zoo):
+    done = zoo("generate", "hi", "-m", "tiny", "--seed", "1")
+    (line,) = (line for line in done.err.splitlines() if "failed to load" in line)
+    assert line == (
+        "note: plugin 'zoo-attribute 0.1' failed to load: AttributeError: module 'zoo_attribute' "
+        "has no attribute 'plugin'; 6 more failed (see gptkit plugins doctor)"
+    )
+    assert "failed" not in zoo("models", "list").err
+
+
+def test_a_strict_run_takes_no_broken_plugin(local, tiny, capsys, monkeypatch):
+    local("import no_such_module\n")
+    args = ["generate", "x", "-m", str(tiny), "--max-new-tokens", "1", "--seed", "1"]
+    assert main(args) == 0
+    monkeypatch.setenv("GPTKIT_STRICT_PLUGINS", "1")
+    capsys.readouterr()
+    shows = ((args, ""), (["plugins", "list"], "FAILED"), (["plugins", "doctor"], "ok"))
+    for command, shown in shows:
+        assert main(command) == 2
+        out, err = capsys.readouterr()
+        assert (shown in out) and (out or not shown)
+        assert "gptkit: error: GPTKIT_STRICT_PLUGINS: plugin '" in err
+        assert "failed to load: No module named 'no_such_module'" in err
 
 
 def test_broken_plugins_do_not_stop_a_generation(zoo):
