@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from gptkit.plugin_api import Params, Rows, Sampler
 
-from .ranking import top_ids
+from .ranking import FIRST_LOOK, NO, top_ids
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -20,15 +20,18 @@ class Sample(Sampler):
 
     def apply(self, logits: Tensor, p: Params, rows: Rows) -> Tensor:
         """Return token ids [R], distributed as softmax(logits [R, V])."""
-        # float64, because the float32 logarithm of a tensor depends on where in it a value stands.
-        n = int((logits > float("-inf")).count_nonzero(-1).max())
-        if n > rows.V // 4:
-            return (logits + _gumbel(rows.noise())).argmax(-1)
-        ids = top_ids(logits, n).sort(-1).values  # by id, as in the full row
+        ids = top_ids(logits, min(FIRST_LOOK, rows.V))
+        if bool((logits.gather(-1, ids).amin(-1) > NO).any()):  # a row may have more
+            n = int((logits > NO).sum(-1).max())
+            if n > rows.V // 4:
+                return (logits + _gumbel(rows.noise())).argmax(-1)
+            ids = top_ids(logits, n)
+        ids = ids.sort(-1).values  # by id, as in the full row
         best = (logits.gather(-1, ids) + _gumbel(rows.noise(ids))).argmax(-1, keepdim=True)
         return ids.gather(-1, best)[:, 0]
 
 
 def _gumbel(u: Tensor) -> Tensor:
     """Return Gumbel noise; large values, which win, come from u near 0, where floats are dense."""
+    # float64, because the float32 logarithm of a tensor depends on where in it a value stands
     return -(-(-u.double()).log1p()).log()

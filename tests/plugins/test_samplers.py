@@ -688,11 +688,12 @@ def test_sample_follows_the_distribution(trial):
         assert float(torch.special.gammaincc(half[0], half[1])) > 0.001
 
 
-def test_a_draw_among_few_equals_the_draw_over_all():
+@pytest.mark.parametrize("n", [1, 30, 64, 65, 99, 300])
+def test_a_draw_among_few_equals_the_draw_over_all(n):
     rng = np.random.default_rng(1)
     rows = np.full((50, 400), NO, np.float32)
     for row in rows:
-        row[rng.choice(400, 30, replace=False)] = rng.standard_normal(30)
+        row[rng.choice(400, n, replace=False)] = rng.standard_normal(n)
     view = Noisy(np.arange(50), np.arange(50), 400)
     few = Sample().apply(torch.as_tensor(rows), Params({}), view)
     gumbel = -np.log(-np.log1p(-view.noise().double().numpy()))
