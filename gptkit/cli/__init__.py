@@ -17,7 +17,7 @@ import typer
 from typer.exceptions import TyperException
 
 from gptkit import __version__
-from gptkit.cli import chat, generate, models, plugins, run, sampler, tokenize, train
+from gptkit.cli import chat, generate, history, models, plugins, run, sampler, tokenize, train
 from gptkit.cli.options import say
 from gptkit.errors import GptkitError, Terminated
 
@@ -37,6 +37,7 @@ app.command()(train.train)
 app.command()(tokenize.tokenize)
 app.add_typer(plugins.app, name="plugins")
 app.add_typer(models.app, name="models")
+app.add_typer(history.app, name="history")
 app.add_typer(sampler.app, name="sampler")
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)

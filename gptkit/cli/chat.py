@@ -17,9 +17,12 @@ from gptkit.errors import ConfigError
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from gptkit.chat.recorder import Recorder
     from gptkit.chat.session import Session
     from gptkit.chat.settings import ChosenTemplate
+    from gptkit.chat.store import StoredConversation
     from gptkit.checkpoints.checkpoint import Checkpoint
+    from gptkit.decoding.engine import Engine
     from gptkit.plugin_host import Registry
 
 PATIENCE_S = 0.3
@@ -48,8 +51,23 @@ def chat(
         str | None, typer.Option(help="A chat template; without it, the model's own.")
     ] = None,
     on_overflow: Annotated[
-        str, typer.Option(help="When the talk outgrows the context: drop_oldest or error.")
+        str,
+        typer.Option(
+            metavar="POLICY",
+            help="When the talk outgrows the context: drop_oldest, keep_system_and_examples, slide "
+            "or error.",
+        ),
     ] = "drop_oldest",
+    continue_: Annotated[
+        bool, typer.Option("--continue", "-c", help="Go on with the last conversation.")
+    ] = False,
+    id: Annotated[
+        str | None,
+        typer.Option("--id", metavar="ID", help="Go on with a conversation of the history."),
+    ] = None,
+    no_history: Annotated[
+        bool, typer.Option("--no-history", help="Keep nothing of what is said.")
+    ] = False,
     device: options.Device = "auto",
     dtype: options.Dtype = "auto",
     backend: options.Backend = "auto",
@@ -64,6 +82,10 @@ def chat(
     from gptkit.decoding import chain_source
 
     registry = options.load_registry()
+    recorder, stored = _history(continue_, id, no_history)
+    if stored is not None:
+        model, system = model or stored.model, system or stored.system
+        template = template or stored.template
     whole, items = chain_source.given(stages or (), preset, registry)
     settings = ChatSettings(
         registry,
@@ -71,7 +93,7 @@ def chat(
         items=items,
         shorthands=options.shorthands(temperature, top_k, top_p),
         stop=options.stop_block(stop=stop, stop_when=stop_when, max_new_tokens=max_new_tokens),
-        seed=options.parse_seed(seed) if seed is not None else None,
+        seed=options.parse_seed(seed) if seed is not None else _seed(stored),
         system=system,
         on_overflow=on_overflow,
     )
@@ -83,10 +105,18 @@ def chat(
         settings.recommend(source.sampling)
     chosen = _template(template, source, registry)
     chosen.template.head(settings.system)  # it may have no place for one
-    with _loading(source.path.name):
-        loaded = assembly.load_model(
+
+    def load(source: Checkpoint) -> assembly.Model:
+        return assembly.load_model(
             source, registry, tokenizer=tokenizer, device=device, dtype=dtype, backend=backend
         )
+
+    def other(name: str) -> tuple[assembly.Model, Engine]:
+        another = load(assembly.open_model(name))
+        return another, assembly.engine(another)
+
+    with _loading(source.path.name):
+        loaded = load(source)
         from gptkit.chat.session import Session
 
         engine = assembly.engine(loaded, n_slots=method.width)
@@ -99,7 +129,11 @@ def chat(
         model_name=_job_name(model, source.path.name),
         method=method,
         draft=draft,
+        load=other,
+        listener=recorder,
     )
+    if recorder is not None and stored is not None:
+        _resume(session, recorder, stored)
     if sys.stdin.isatty() and sys.stdout.isatty():
         from gptkit.chat.terminal import Terminal
         from gptkit.config import home
@@ -107,6 +141,44 @@ def chat(
         Terminal(session, home() / "chat_history", raw_output=raw_output).run()
     else:
         _pipe(session, raw_output)
+
+
+def _history(
+    continue_: bool, id: str | None, no_history: bool
+) -> tuple[Recorder | None, StoredConversation | None]:
+    """Return who keeps what is said, and the conversation to go on with."""
+    from gptkit.chat.recorder import Recorder
+    from gptkit.cli.history import open_store
+    from gptkit.config import home
+
+    if no_history or os.environ.get("GPTKIT_HISTORY") == "off":
+        if continue_ or id is not None:
+            raise ConfigError("without a history there is nothing to go on with")
+        return None, None
+    is_first = not (home() / "history.db").exists()
+    store = open_store()
+    if is_first and sys.stdin.isatty():
+        options.note(f"what is said is kept in {store.path}; --no-history keeps nothing")
+    if id is None and continue_:
+        id = store.latest()
+        if id is None:
+            raise ConfigError("there is no conversation to go on with", hint="leave out -c")
+    return Recorder(store), store.load(id) if id is not None else None
+
+
+def _seed(stored: StoredConversation | None) -> int | None:
+    """Return the seed of a conversation, so that it goes on as it would have."""
+    return stored.settings.get("seed") if stored is not None else None
+
+
+def _resume(session: Session, recorder: Recorder, stored: StoredConversation) -> None:
+    from gptkit.chat.recorder import restored
+
+    conversation = restored(stored)
+    session.open(conversation)
+    recorder.follow(stored.id, conversation)
+    n = len(conversation.path())
+    options.note(f"conversation {stored.id} goes on after {n:,} turns; /tree shows them")
 
 
 def _template(name: str | None, source: Checkpoint, registry: Registry) -> ChosenTemplate:
