@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
 BUSY_S = 5.0
+LOCKED = "the history is locked by another program; what is said is written later"
 _LOCKED = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
 _DAMAGED = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 _ALPHABET = "abcdefghjkmnpqrstuvwxyz23456789"
@@ -263,10 +264,10 @@ class Store:
             with contextlib.suppress(sqlite3.Error):
                 self._db.execute("ROLLBACK")
             if _code(error) in _LOCKED:
-                self.problem = "the history is locked by another program; tried again later"
+                self.problem = LOCKED
                 return
             self._give_up(error)
-        if self.problem and "locked" in self.problem:
+        if self.problem == LOCKED:
             self.problem = None
         self._waiting.clear()
 
@@ -283,6 +284,8 @@ class Store:
 
     def _tidy(self) -> None:
         with contextlib.suppress(sqlite3.Error):
+            # The index of words keeps those of deleted turns until it is built anew.
+            self._db.execute("INSERT INTO found (found) VALUES ('rebuild')")
             self._db.execute("VACUUM")
             self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
 
