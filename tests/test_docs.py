@@ -154,7 +154,7 @@ def test_the_sampler_examples_sample(examples):
 
     tokenizer = ByteTokenizer()
     vocab = plugin_vocab(tokenizer)
-    chain = resolve_chain([{"pacer": 2.0}, {"top_a": 0.3}], examples)
+    chain = resolve_chain([{"pacer": 2.0}, {"square": 0.3}], examples)
     request = Request((1, 2), chain, Stops(3), 7)
     sequences = [Sequence.start(i, request, vocab, 100) for i in range(3)]
     logits = torch.zeros(3, tokenizer.vocab_size)
@@ -162,7 +162,7 @@ def test_the_sampler_examples_sample(examples):
     picked = ChainRunner(chain).run(logits, sequences, vocab)
     assert [one.error for one in picked] == [None] * 3
     assert all(state[0] != 1.0 for state in (one.states for one in picked))  # the pacer's moved
-    assert [one.token for one in picked] == [5, 6, 7]  # all that top-a leaves
+    assert [one.token for one in picked] == [5, 6, 7]  # all that square leaves
 
 
 def plugin_vocab(tokenizer):
@@ -224,11 +224,11 @@ def test_the_template_examples_render(examples):
 
 def test_the_sampler_of_the_readme_is_complete(tmp_path):
     (code,) = fenced(read(ROOT / "README.md"), "python")
-    (tmp_path / "top_a.py").write_text(code)
-    (loaded,) = plugin_host.load(plugin_host.discover([], [str(tmp_path / "top_a.py")]))
+    (tmp_path / "square.py").write_text(code)
+    (loaded,) = plugin_host.load(plugin_host.discover([], [str(tmp_path / "square.py")]))
     assert loaded.reason is None
-    assert [offer.name for offer in loaded.offers] == ["top_a"]
-    del sys.modules["gptkit_local_top_a"]
+    assert [offer.name for offer in loaded.offers] == ["square"]
+    del sys.modules["gptkit_local_square"]
 
 
 # Other examples -----------------------------------------------------------------------------------
