@@ -348,6 +348,21 @@ def test_one_line_tells_of_those_that_failed(zoo):
     assert "failed" not in zoo("models", "list").err
 
 
+@pytest.mark.parametrize(
+    "args",
+    [
+        ("chat", "-m", "tiny", "--template", "dialogue", "--max-new-tokens", "2"),
+        ("run", "qa", "-m", "tiny"),
+        ("sampler", "trace", "hi", "-m", "tiny"),
+        ("tokenize", "hi", "-m", "tiny"),
+    ],
+)
+def test_every_command_that_uses_plugins_says_so_once(args, zoo):
+    done = zoo(*args, stdin=b"hi\n")
+    assert done.err.count("see gptkit plugins doctor") == 1
+    assert done.err.count("zoo-attribute 0.1") == 1
+
+
 def test_a_strict_run_takes_no_broken_plugin(local, tiny, capsys, monkeypatch):
     local("import no_such_module\n")
     args = ["generate", "x", "-m", str(tiny), "--max-new-tokens", "1", "--seed", "1"]

@@ -12,6 +12,7 @@ import pytest
 
 from gptkit.cli import main
 from gptkit.skeletons import skeleton
+from tests import makers
 
 ROOT = Path(__file__).parents[2]
 KINDS = tuple(skeleton.ABOUT)
@@ -127,6 +128,20 @@ def test_a_folder_that_is_there_is_left_as_it_is(capsys, tmp_path):
     (tmp_path / "file").write_text("")
     code, _, err = new(capsys, "sampler", "mine", "--output", tmp_path / "file")
     assert code == 2 and "is not a folder" in err
+
+
+def test_a_name_that_others_have(capsys, tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(str(makers.SAMPLER_FIXTURE))
+    code, _, err = new(capsys, "sampler", "square", "--output", tmp_path)
+    assert code == 0
+    assert err == (
+        "note: 'acme-sampler 0.1' offers 'square' too: who has both must write "
+        "gptkit-square/square\n"
+    )
+    assert new(capsys, "stopping", "top_k", "--output", tmp_path)[0] == 0  # of another kind
+    monkeypatch.syspath_prepend(str(tmp_path / "gptkit-square" / "src"))
+    code, _, err = new(capsys, "sampler", "square", "--output", tmp_path / "again")
+    assert code == 2 and "a module gptkit_square is installed already" in err
 
 
 def test_a_full_disk_leaves_nothing_half_written(capsys, tmp_path, monkeypatch):

@@ -23,7 +23,11 @@ def new(
         str, typer.Argument(help="What users will type: lower case, with underscores.")
     ],
     output: Annotated[
-        Path, typer.Option(help="The folder that the package's folder goes into. Default: here.")
+        Path,
+        typer.Option(
+            help="The folder that the package's folder goes into. Default: here.",
+            show_default=False,
+        ),
     ] = Path(),
 ) -> None:
     """Write a package with a small plugin that works, to change into your own."""
