@@ -1,6 +1,6 @@
 """`make bench`: every figure that the docs quote, measured side by side in one run.
 
-`python -m tests.benchmarks NAME ...` runs some of: agreement, startup, decode, engine, learning.
+`python -m tests.benchmarks NAME ...` runs some of its PARTS.
 """
 
 from __future__ import annotations
@@ -12,13 +12,14 @@ from datetime import date
 import torch
 from rich.console import Console
 
-from tests.benchmarks import agreement, decode, engine, learning, startup
+from tests.benchmarks import agreement, chat, decode, engine, learning, startup
 
 PARTS = {
     "agreement": agreement.table,
     "startup": startup.table,
     "decode": decode.table,
     "engine": engine.table,
+    "chat": chat.table,
     "learning": learning.table,
 }
 
