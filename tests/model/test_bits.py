@@ -86,9 +86,7 @@ def orders():
 
 def differing(seen):
     first = seen[0]
-    return {
-        which for one in seen[1:] for which in one if not torch.equal(one[which], first[which])
-    }
+    return {which for one in seen[1:] for which in one if not torch.equal(one[which], first[which])}
 
 
 def test_decoding(model, threads):
