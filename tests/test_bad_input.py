@@ -359,13 +359,14 @@ def test_an_answer_that_ends_inside_a_character(gptkit):
 
 
 def test_more_memory_than_there_is(gptkit, tmp_path, monkeypatch):
-    """Row 44: mapped weights and a small cache pass where copied weights do not."""
+    """Row 44: packed weights and a cache that do not fit are refused before they are made."""
     meminfo = tmp_path / "meminfo"
     monkeypatch.setattr(memory, "MEMINFO", meminfo)
-    meminfo.write_text("MemTotal: 900 kB\nMemAvailable:        23 kB\n")
     args = ("generate", "hi", "-m", "tiny", *SHORT)
+    meminfo.write_text("MemTotal: 9000 kB\nMemAvailable:        900 kB\n")
     assert gptkit(*args)[0] == 0
-    code, out, err = gptkit(*args, "--dtype", "float16")
+    meminfo.write_text("MemAvailable: 9 kB\n")
+    code, out, err = gptkit(*args)
     assert (code, out) == (6, "")
     check_lines(err, "tiny needs about 0.0 GB, 0.0 GB free", "--dtype")
     meminfo.write_text("MemAvailable: 6100000 kB\n")
@@ -387,11 +388,11 @@ def test_a_batch_whose_cache_does_not_fit(gptkit, folder, tmp_path, monkeypatch)
     (folder / "good.yaml").write_text(JOB)
     meminfo = tmp_path / "meminfo"
     monkeypatch.setattr(memory, "MEMINFO", meminfo)
-    meminfo.write_text("MemAvailable: 23 kB\n")
+    meminfo.write_text("MemAvailable: 900 kB\n")
     args = ("run", "good.yaml", "--output", str(tmp_path / "out.jsonl"))
-    code, out, err = gptkit(*args, "--batch-size", "64")
+    code, out, err = gptkit(*args, "--batch-size", "512")
     assert (code, out) == (6, "")
-    check_lines(err.partition("\n")[2], "the cache of 64 sequences needs about", "batch")
+    check_lines(err.partition("\n")[2], "the cache of 512 sequences needs about", "batch")
     assert not (tmp_path / "out.jsonl").exists()
 
 

@@ -1206,7 +1206,7 @@ def test_pytest_examines_a_distribution_and_a_file(tmp_path):
     assert "did not load: No module named 'no_such_module'" in said
     assert "1 failed, 1 passed" in said
     code, said = run_pytest(tmp_path, "--gptkit", "nobody")
-    assert code == 4 and "no distribution, plugin or .py file is called 'nobody'" in said
+    assert code == 4 and "no distribution, plugin or file is called 'nobody'" in said
 
 
 def test_the_pytest_plugin_imports_nothing_heavy():
