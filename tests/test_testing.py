@@ -273,8 +273,8 @@ class Slow(Base):
     name = "slow"
 
     def apply(self, logits, p, rows):
-        copies = [[float(x) for x in row] for row in logits.tolist() for _ in range(8)]
-        return torch.tensor(copies)[::8].contiguous()
+        copies = [[float(x) for x in row] for row in logits.tolist() for _ in range(16)]
+        return torch.tensor(copies)[::16].contiguous()
 
 
 MUTANTS = {

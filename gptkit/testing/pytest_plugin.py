@@ -25,7 +25,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         action="append",
         default=[],
         metavar="DIST",
-        help="run gptkit's conformance kit on every plugin of a distribution or of a .py file",
+        help="run gptkit's conformance kit on every plugin of a distribution or of a file",
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gptkit.errors import UnknownName, did_you_mean
@@ -31,14 +32,17 @@ class Subject:
 
 
 def find(target: str) -> list[Subject]:
-    """Return the plugins of a distribution, of a `.py` file, or of a name; raise UnknownName.
+    """Return the plugins of a distribution, of a file, or of a name; raise UnknownName.
 
-    A file is as in GPTKIT_PLUGINS, a name as users type it, `distribution/name` too.
+    A `.py` file is as in GPTKIT_PLUGINS, a `.yaml` file one template; a name is as users type it,
+    `distribution/name` too.
     """
     from gptkit.plugin_host import discover, index, load
 
     if target.endswith(".py"):
         return list(_of(load(discover(entry_points=(), files=(target,)))))
+    if target.endswith(".yaml"):
+        return [_template(Path(target))]
     installed = discover()
     if mine := [one for one in installed if _normal(one.distribution) == _normal(target)]:
         return list(_of(load(mine)))
@@ -48,7 +52,7 @@ def find(target: str) -> list[Subject]:
     if not kinds:
         known = [*_distributions(installed), *(offer.name for offer in registry.offers())]
         raise UnknownName(
-            f"no distribution, plugin or .py file is called '{target}'",
+            f"no distribution, plugin or file is called '{target}'",
             hint=did_you_mean(target, known) or "see gptkit plugins list",
         )
     offers = [registry.find(kind, target) for kind in kinds]
@@ -62,6 +66,11 @@ def _of(plugins: Iterable[Loaded]) -> Iterator[Subject]:
             yield Subject("plugin", source.name, source.owner, reason=plugin.reason)
         for offer in plugin.offers:
             yield Subject(offer.kind, offer.name, source.owner, offer.value)
+
+
+def _template(path: Path) -> Subject:
+    reason = None if path.is_file() else f"no such file: {path}"
+    return Subject("template", path.stem, str(path), path, reason)
 
 
 def _distributions(installed: list[Found]) -> list[str]:

@@ -209,6 +209,16 @@ def test_the_list_has_a_line_for_everything_that_ships(capsys):
         assert name in names
 
 
+def test_kinds_come_in_the_order_of_their_use_and_phases_where_there_is_room(capsys):
+    _, out, _ = plugins(capsys, "list")
+    head, *lines = out.splitlines()
+    kinds = list(dict.fromkeys(line.split()[0] for line in lines))
+    assert kinds == ["sampler", "stopping", "drafter", "strategy", "tokenizer", "template"]
+    at = head.index("phase")
+    phases = {line.split()[1]: line[at:].split("  ")[0] for line in lines}
+    assert phases["top_p"] == "truncate" and phases["greedy"] == "pick" and not phases["beam"]
+
+
 def test_a_narrow_window_keeps_names_and_wraps_summaries(capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "60")
     _, out, _ = plugins(capsys, "list")
@@ -259,6 +269,7 @@ def test_show_says_ranges_defaults_and_phase(capsys):
         ("sentences", "e.g. --stop-when sentences=VALUE"),
         ("bpe", "e.g. --tokenizer bpe"),
         ("qa", "e.g. template: qa"),
+        ("dialogue", "e.g. --template dialogue"),
     ],
 )
 def test_show_says_how_to_use_it_and_with_what(name, said, capsys):

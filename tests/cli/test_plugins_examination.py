@@ -46,6 +46,25 @@ def gptkit_stopping_criteria():
 '''
 
 
+COMMAND = '''
+from gptkit.plugin_api import Command, hookimpl
+
+
+class Spoken(Command):
+    """Say it."""
+
+    name = "spoken"
+
+    def run(self, chat, rest):
+        yield rest
+
+
+@hookimpl
+def gptkit_commands():
+    yield Spoken
+'''
+
+
 def examine(capsys, *args):
     code = main(["plugins", "test", *args])
     out, err = capsys.readouterr()
@@ -105,7 +124,7 @@ def test_what_did_not_load_has_failed(capsys, tmp_path):
 @pytest.mark.parametrize(
     ("args", "said", "hint"),
     [
-        (("mirostta",), "no distribution, plugin or .py file is called 'mirostta'", "'mirostat'?"),
+        (("mirostta",), "no distribution, plugin or file is called 'mirostta'", "'mirostat'?"),
         (("top_k", "--seed", "-1"), "--seed must be a whole number", "leave it out"),
     ],
 )
@@ -113,3 +132,23 @@ def test_what_is_refused(args, said, hint, capsys):
     code, out, err = examine(capsys, *args)
     assert (code, out) == (2, "")
     assert said in err and hint in err
+
+
+def test_a_template_s_file(capsys, tmp_path):
+    path = tmp_path / "haiku.yaml"
+    path.write_text(
+        'item: "Subject: $subject\\nHaiku: $haiku"\noutput: haiku\nseparator: "\\n\\n"\n'
+    )
+    code, out, err = examine(capsys, str(path))
+    assert (code, err) == (0, "")
+    assert out.splitlines()[0] == f"template haiku  [{path}]"
+    code, out, _ = examine(capsys, str(tmp_path / "none.yaml"))
+    assert code == 1 and "FAILED: no such file" in out
+
+
+def test_what_has_no_checks_is_said_to_be_left_out(capsys, tmp_path):
+    path = tmp_path / "spoken.py"
+    path.write_text(COMMAND)
+    code, out, err = examine(capsys, str(path))
+    assert (code, out) == (0, "0 of 0 passed\n")
+    assert err == "note: the kit has no checks for a command: 'spoken' is left out\n"

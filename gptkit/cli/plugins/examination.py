@@ -29,7 +29,8 @@ def test(
         str,
         typer.Argument(
             metavar="DIST|FILE|NAME",
-            help="A distribution, a .py file, or a plugin's name; gptkit for all that ship.",
+            help="A distribution, a .py file, the .yaml file of a template, or a plugin's name; "
+            "gptkit for all that ship.",
         ),
     ],
     seed: Annotated[
@@ -41,7 +42,11 @@ def test(
     from gptkit.testing import subjects
 
     number = options.parse_seed(seed)
-    found = [one for one in subjects.find(target) if one.has_checks]
+    every = subjects.find(target)
+    found = [one for one in every if one.has_checks]
+    for one in every:
+        if not one.has_checks:
+            options.note(f"the kit has no checks for a {one.kind}: '{one.name}' is left out")
     records = []
     with display("plugins") as show:
         for n, subject in enumerate(found):

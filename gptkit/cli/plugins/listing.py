@@ -8,7 +8,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from gptkit.cli import options
-from gptkit.cli.plugins.records import params_of, plugin_record
+from gptkit.cli.plugins.records import USES, params_of, plugin_record
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -16,6 +16,10 @@ if TYPE_CHECKING:
     from gptkit.plugin_host import Offer
 
 WIDE = 200
+ROOMY = 120
+"""Columns from which on there is room for a sampler's phase, and for all parameters in a line."""
+NARROW = 22
+"""Columns for parameters where there is less room."""
 SLOW_S = 2.0
 """What takes longer to import is pointed at: every command waits for it."""
 
@@ -34,13 +38,19 @@ def list_(as_json: options.Json = False) -> None:
 
     from gptkit.text.safe import safe_line
 
-    table = Table(box=None, pad_edge=False)
-    for heading in ("kind", "name", "parameters", "summary"):
-        table.add_column(heading, no_wrap=heading in ("kind", "name"))
-    for offer in sorted(found.offers(), key=lambda o: (o.kind, _place(o), o.name)):
-        row = (offer.kind, offer.name, ", ".join(params_of(offer)), _whose(offer))
-        table.add_row(*(Text(safe_line(cell)) for cell in row))
     shown = console()
+    table = Table(box=None, pad_edge=False)
+    is_roomy = shown.width >= ROOMY
+    heads = ("kind", "name", *(("phase",) if is_roomy else ()))
+    for heading in heads:
+        table.add_column(heading, no_wrap=True)
+    table.add_column("parameters", max_width=None if is_roomy else NARROW)
+    table.add_column("summary")
+    kinds = list(USES)
+    for offer in sorted(found.offers(), key=lambda o: (kinds.index(o.kind), _place(o), o.name)):
+        row = (offer.kind, offer.name, getattr(offer.value, "phase", ""))[: len(heads)]
+        row = (*row, ", ".join(params_of(offer)), _whose(offer))
+        table.add_row(*(Text(safe_line(cell)) for cell in row))
     shown.print(table)
     for plugin in found.failed:
         said = f"FAILED  {plugin.source.name} of {plugin.source.owner}: {plugin.reason}"

@@ -9,25 +9,14 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from gptkit.cli.options import Json
-from gptkit.cli.plugins.records import offer_record, params_of, type_text
-from gptkit.errors import UnknownName, did_you_mean
+from gptkit.cli.plugins.records import USES, offer_record, params_of, type_text
+from gptkit.errors import GptkitError, UnknownName, did_you_mean
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from gptkit.plugin_api import Param
-    from gptkit.plugin_host import Kind, Offer
-
-USES: dict[Kind, str] = {
-    "sampler": "-s {}",
-    "stopping": "--stop-when {}",
-    "drafter": "--speculate {}",
-    "strategy": "--strategy {}",
-    "tokenizer": "--tokenizer {}",
-    "template": "template: {}",
-    "command": "/{}",
-}
-"""How users name a plugin of each kind."""
+    from gptkit.plugin_host import Offer
 
 
 def show(
@@ -82,7 +71,7 @@ def _table(offer: Offer) -> Iterator[str]:
 
     Whether a parameter can be switched off is said where it is not so by default.
     """
-    use = USES[offer.kind]
+    use = "--template {}" if _is_chat(offer) else USES[offer.kind]
     rows = [
         (key, type_text(p, of="list of {}"), range_of(p), p.show(p.default), p.help)
         for key, p in params_of(offer).items()
@@ -98,6 +87,21 @@ def _table(offer: Offer) -> Iterator[str]:
         if p.off is not None and p.off != p.default:
             line += " (or off)"
         yield line + (f"    e.g. {use.format(f'{offer.name}=VALUE')}" if n == 0 else "")
+
+
+def _is_chat(offer: Offer) -> bool:
+    """Return whether it is a template of a chat, which no job has a use for."""
+    from gptkit.plugin_api import ChatTemplate
+    from gptkit.text.template import read_template
+
+    if offer.kind != "template":
+        return False
+    if isinstance(offer.value, type):
+        return issubclass(offer.value, ChatTemplate)
+    try:
+        return isinstance(read_template(offer.value, offer.name), ChatTemplate)
+    except GptkitError:  # a broken file is shown too
+        return False
 
 
 def range_of(declared: Param) -> str:

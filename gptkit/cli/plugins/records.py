@@ -1,4 +1,4 @@
-"""Plugins and what they offer as records, for `--json`."""
+"""Plugins and what they offer as records, for `--json`, and how each kind is used."""
 
 from __future__ import annotations
 
@@ -6,7 +6,18 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from gptkit.plugin_api import Param
-    from gptkit.plugin_host import Loaded, Offer
+    from gptkit.plugin_host import Kind, Loaded, Offer
+
+USES: dict[Kind, str] = {
+    "sampler": "-s {}",
+    "stopping": "--stop-when {}",
+    "drafter": "--speculate {}",
+    "strategy": "--strategy {}",
+    "tokenizer": "--tokenizer {}",
+    "template": "template: {}",
+    "command": "/{}",
+}
+"""How users name a plugin of each kind, in the order in which kinds are listed."""
 
 
 def plugin_record(plugin: Loaded) -> dict[str, Any]:
