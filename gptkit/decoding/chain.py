@@ -345,6 +345,20 @@ class ChainRunner:
         return tuple(out)
 
 
+class Runners:
+    """The runners of all chains so far: those with the same stages are run together."""
+
+    def __init__(self) -> None:
+        self._by_stages: dict[tuple[Any, ...], ChainRunner] = {}
+
+    def of(self, chain: Chain) -> ChainRunner:
+        """Return the runner of a chain; chains that differ in values alone have the same."""
+        stages = tuple((stage.label, stage.sampler) for stage in chain)
+        if stages not in self._by_stages:
+            self._by_stages[stages] = ChainRunner(chain)
+        return self._by_stages[stages]
+
+
 class Picked:
     """What a chain run decided for one row: a token and the states after it, or an error."""
 

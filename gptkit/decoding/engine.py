@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import torch
 
-from gptkit.decoding.chain import ChainRunner, LogitStats, Picked
+from gptkit.decoding.chain import LogitStats, Picked, Runners
 from gptkit.decoding.plan import StepPlan, Work
 from gptkit.decoding.prefix import LEAST_SHARED, SlotTable
 from gptkit.decoding.request import Alternative, Event
@@ -32,9 +32,9 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-    from gptkit.decoding.chain import Position
+    from gptkit.decoding.chain import ChainRunner, Position
     from gptkit.decoding.prefix import Place
-    from gptkit.decoding.request import Chain, Choice, Request
+    from gptkit.decoding.request import Choice, Request
     from gptkit.model.forward import Forward, SharingCache, SharingForward
     from gptkit.plugin_api import Drafter, Tokenizer
 
@@ -82,7 +82,7 @@ class Engine:
         self.waiting: deque[Sequence] = deque()
         self.running: list[Sequence] = []
         self.groups: list[Group] = []
-        self._runners: dict[Any, ChainRunner] = {}
+        self._runners = Runners()
         self._drafters: dict[Any, Drafter] = {}
         self._next_id = 0
 
@@ -229,7 +229,7 @@ class Engine:
 
     def _replay(self, seq: Sequence) -> None:
         """Compute the states of a sequence again, from what was observed of its tokens."""
-        runner, tokens, observed = self._runner(seq.request.chain), seq.tokens, seq.observed
+        runner, tokens, observed = self._runners.of(seq.request.chain), seq.tokens, seq.observed
         seq.states = first_states(seq.request, self.vocab)
         seq.tokens = tokens[: seq.prompt_len]
         for token, seen in zip(tokens[seq.prompt_len :], observed, strict=True):
@@ -334,7 +334,7 @@ class Engine:
             logits = logits.clone()
             logits[:, self.vocab.size :] = float("-inf")
         finite = logits.amax(-1).isfinite().tolist()
-        chains: dict[Any, list[Work]] = {}
+        chains: dict[ChainRunner, list[Work]] = {}
         events: list[tuple[int, Event]] = []
         for work in plan.works:
             one = work.one
@@ -344,25 +344,24 @@ class Engine:
             if not work.rows:
                 continue
             if isinstance(one, Sequence):
-                chains.setdefault(_signature(one.request.chain), []).append(work)
+                chains.setdefault(self._runners.of(one.request.chain), []).append(work)
             elif isinstance(one, Twig):
                 one.logits = logits[work.rows[0]] if finite[work.rows[0]] else None
                 if one.logits is None:
                     events.append((one.group.answer.id, self._non_finite(one.group.answer)))
-        for works in chains.values():
-            events += self._verify(works, logits, finite)
+        for runner, works in chains.items():
+            events += self._verify(runner, works, logits, finite)
         for group in list(self.groups):
             events += self._advance(group)
         return events
 
     def _verify(
-        self, works: list[Work], logits: Tensor, finite: list[bool]
+        self, runner: ChainRunner, works: list[Work], logits: Tensor, finite: list[bool]
     ) -> list[tuple[int, Event]]:
         """Pick for each sequence, and go on along its draft for as long as that is right.
 
         Where no stage remembers, one run of the chain serves all positions of all drafts.
         """
-        runner = self._runner(works[0].one.request.chain)  # type: ignore[union-attr]
         ahead = {} if runner.remembers else self._look_ahead(runner, works, logits, finite)
         events: list[tuple[int, Event]] = []
         depth = 0
@@ -427,7 +426,7 @@ class Engine:
             if logits is not None and seq.stopper.observes_entropy:
                 entropy = float(LogitStats(logits[None]).entropy)
             stop = seq.stopper.push(token, data, seq.n_out, entropy)
-            done = self._runner(seq.request.chain).is_done(seq.states)
+            done = self._runners.of(seq.request.chain).is_done(seq.states)
         except GptkitError as error:
             return _failure(seq, error)
         if done and stop.reason not in ("eos", "stop_token"):
@@ -479,12 +478,6 @@ class Engine:
                 break
         return event
 
-    def _runner(self, chain: Chain) -> ChainRunner:
-        key = _signature(chain)
-        if key not in self._runners:
-            self._runners[key] = ChainRunner(chain)
-        return self._runners[key]
-
     # Strategies -------------------------------------------------------------------------------
 
     def _check_strategy(self, choice: Choice) -> None:
@@ -499,7 +492,7 @@ class Engine:
 
     def _form_group(self, seq: Sequence) -> list[tuple[int, Event]] | None:
         """Give a strategy the slots that it may need, and begin; None where there are too few."""
-        group = Group(seq, self._runner(seq.request.chain), self.vocab, self._decide)
+        group = Group(seq, self._runners.of(seq.request.chain), self.vocab, self._decide)
         if self.slots.n_free < group.width:
             return None
         if not group.needs_hidden and not self._find_trunk(group.root, group.root.prompt_len):
@@ -591,11 +584,6 @@ def n_trunk_slots(n_slots: int) -> int:
 def _failure(seq: Sequence, error: GptkitError) -> Event:
     """Return the last event of a sequence that failed."""
     return Event(seq.stream.finish(), finish_reason="error", error=error)
-
-
-def _signature(chain: Chain) -> tuple[Any, ...]:
-    """Return what chains have in common that are run together."""
-    return tuple((stage.label, stage.sampler) for stage in chain)
 
 
 def _logprobs(

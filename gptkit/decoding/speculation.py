@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-    from gptkit.decoding.request import Chain, Request
+    from gptkit.decoding.request import Request
     from gptkit.model.forward import Forward
     from gptkit.plugin_api import DraftView, Params, Vocab
 
@@ -52,12 +52,14 @@ class DraftModel(Drafter):
     model = param("", help="name or path of the smaller model")
 
     def __init__(self, forward: Forward, vocab: Vocab, n_slots: int) -> None:
+        from gptkit.decoding.chain import Runners
+
         self.forward = forward
         self.vocab = vocab
         self.cache = forward.new_cache(n_slots)
         self.held = [Held(-1, [], 0) for _ in range(n_slots)]
         self.clock = 0
-        self._runners: dict[Any, Any] = {}
+        self._runners = Runners()
 
     def propose(self, view: DraftView, k: int, p: Params) -> Sequence[int]:
         """Return what the smaller model says next, k tokens or as many as it has room for."""
@@ -69,7 +71,7 @@ class DraftModel(Drafter):
         for _ in range(min(k, self.forward.config.block_size - len(tokens))):
             logits = self._next(slot, tokens)
             guess = Guess(view.request, tokens, view.prompt_len, states)
-            (picked,) = self._runner(view.request.chain).run(logits, [guess], self.vocab)
+            (picked,) = self._runners.of(view.request.chain).run(logits, [guess], self.vocab)
             if picked.error is not None:
                 break
             states = picked.states
@@ -106,11 +108,3 @@ class DraftModel(Drafter):
         logits = logits.clone()
         logits[:, self.vocab.size :] = float("-inf")
         return logits
-
-    def _runner(self, chain: Chain) -> Any:
-        from gptkit.decoding.chain import ChainRunner
-
-        key = tuple((stage.label, stage.sampler) for stage in chain)
-        if key not in self._runners:
-            self._runners[key] = ChainRunner(chain)
-        return self._runners[key]
