@@ -23,7 +23,12 @@ def save(session: Session, name: str) -> Path:
         raise ConfigError(
             f"/save {name}: the name tells what to write", hint=f"end it in {', '.join(WRITERS)}"
         )
-    text = write(session, path.stem)
+    write_new(path, write(session, path.stem))
+    return path
+
+
+def write_new(path: Path, text: str) -> None:
+    """Write a file that is not there yet; raise ConfigError where it is."""
     try:
         with path.open("x", encoding="utf-8") as file:
             file.write(text)
@@ -31,7 +36,6 @@ def save(session: Session, name: str) -> Path:
         raise ConfigError(f"{path} exists already", hint="give another name") from None
     except OSError as error:
         raise ResourceError(f"can't write {path}: {error.strerror}") from error
-    return path
 
 
 def job(session: Session, stem: str) -> str:
@@ -72,13 +76,16 @@ def markdown(session: Session, stem: str) -> str:
 
 
 def json_lines(session: Session, stem: str) -> str:
-    """Return the conversation for programs, one turn a line."""
+    """Return the conversation for programs, one turn a line, the instruction first."""
     lines = []
-    for turn in session.conversation.path():
-        record: dict[str, Any] = {"role": turn.role, "text": turn.text}
-        if turn.role == "assistant":
-            record |= {"finish_reason": turn.finish_reason, "seed": turn.seed}
+    if session.settings.system:
+        record = {"role": "system", "text": session.settings.system}
         lines.append(json.dumps(record, ensure_ascii=False) + "\n")
+    for turn in session.conversation.path():
+        said: dict[str, Any] = {"role": turn.role, "text": turn.text}
+        if turn.role == "assistant":
+            said |= {"finish_reason": turn.finish_reason, "seed": turn.seed}
+        lines.append(json.dumps(said, ensure_ascii=False) + "\n")
     return "".join(lines)
 
 

@@ -223,7 +223,10 @@ class ChatSettings:
             self.stop_from.pop(name, None)
             return f"{name} off"
         self.stop_from[name] = SET
-        return f"{name}={self.stop_block()[name]}"
+        said = f"{name}={self.stop_block()[name]}"
+        if name == "ignore_eos":
+            said += "; what the template stops at still ends an answer"
+        return said
 
     def _use_stop(self, block: dict[str, Any]) -> None:
         """Check a `stop` block as a whole, then take it."""
@@ -268,7 +271,8 @@ class ChatSettings:
                 hint = "write /system TEXT"
             elif self.registry.failed:
                 hint = error.hint or hint
-            raise UnknownName(str(error), hint=hint) from None
+            said = str(error).replace("unknown sampler", "unknown setting or sampler", 1)
+            raise UnknownName(said, hint=hint) from None
         item: Item = name if value is None else {name: value}
         chain = resolve_chain([item], self.registry, base=self.chain)
         changed = [stage for stage in chain if stage not in self.chain]
@@ -303,4 +307,4 @@ def _span(params: Mapping[str, Param]) -> str:
         return ""
     first, *others = params
     said = params[first].range_text
-    return ", ".join(filter(None, (said, *(f"{key}=" for key in others))))
+    return "; also ".join(filter(None, (said, ", ".join(others))))

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from gptkit.cli.options import Json, note
-from gptkit.errors import ConfigError, ResourceError
+from gptkit.errors import ConfigError
 
 if TYPE_CHECKING:
     from gptkit.chat.store import Store, StoredConversation
@@ -107,6 +107,8 @@ def export(
     ] = None,
 ) -> None:
     """Write a conversation as Markdown, or as JSON lines of role and content."""
+    from gptkit.chat.save import write_new
+
     if output is not None and output.suffix not in (".md", ".jsonl"):
         raise ConfigError(
             f"--output: {output} is neither .md nor .jsonl", hint="the ending says which it is"
@@ -119,13 +121,7 @@ def export(
     if output is None:
         print(_shown(text), end="")
         return
-    try:
-        with output.open("x", encoding="utf-8") as opened:
-            opened.write(text)
-    except FileExistsError:
-        raise ConfigError(f"--output: {output} exists already", hint="give another name") from None
-    except OSError as error:
-        raise ResourceError(f"can't write {output}: {error.strerror}") from error
+    write_new(output, text)
     note(f"saved {output}")
 
 

@@ -23,7 +23,7 @@ class ClassifierFreeGuidance(Strategy):
 
     name = "cfg"
     scale = param(1.5, ge=0, le=100, off=1.0, help="how much closer; 1 is the prompt as it is")
-    negative = param("", help="a prompt to steer away from")
+    negative = param("", examples=("a",), help="a prompt to steer away from")
 
     def width(self, p: Params) -> int:
         """Return two: one branch for each prompt."""

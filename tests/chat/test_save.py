@@ -48,10 +48,11 @@ def test_a_conversation_is_saved_for_readers(talk, tmp_path):
 
 def test_a_conversation_is_saved_for_programs(talk, tmp_path):
     lines = [json.loads(line) for line in saved(talk, tmp_path / "talk.jsonl").splitlines()]
-    assert lines[0] == {"role": "user", "text": "hi"}
-    assert lines[1]["text"] == "hello"
-    assert lines[1]["finish_reason"] == "stop_token"
-    assert lines[1]["seed"] == talk.engine.requests[0].seed
+    assert lines[0] == {"role": "system", "text": "be brief"}
+    assert lines[1] == {"role": "user", "text": "hi"}
+    assert lines[2]["text"] == "hello"
+    assert lines[2]["finish_reason"] == "stop_token"
+    assert lines[2]["seed"] == talk.engine.requests[0].seed
 
 
 @pytest.mark.parametrize(

@@ -90,7 +90,7 @@ def test_one_picker_takes_the_place_of_the_other_and_back():
         ("strings [1]", ConfigError, "1 is not text"),
         ('strings [""]', ConfigError, "must not be empty"),
         ('strings ["a', ConfigError, "/set strings:1"),
-        ("temprature 1", UnknownName, "unknown sampler 'temprature'"),
+        ("temprature 1", UnknownName, "unknown setting or sampler 'temprature'"),
     ],
 )
 def test_a_wrong_value_is_refused_and_changes_nothing(line, error, words):
@@ -178,7 +178,7 @@ def test_the_listing_has_value_and_range_of_everything():
     assert listed["temperature"].span == "at least 0 and at most 100"
     assert listed["top_p"].value == "-"
     assert listed["sample"].value == "on"
-    assert listed["parch"].span == "at least 0, base="
+    assert listed["parch"].span == "at least 0; also base"
     assert listed["max_new_tokens"].value == "256"
     assert listed["on_overflow"].span.startswith("drop_oldest, keep_")
     assert listed["seed"].value == "1"

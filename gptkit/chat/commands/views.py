@@ -42,7 +42,9 @@ def show(session: Session, rest: str) -> Iterator[SessionEvent]:
     rows.append(("context", f"{used:,} of {size:,} tokens used, {size - used:,} left", ""))
     path = session.conversation.path()
     left_out = f", {session.n_left_out} left out" if session.n_left_out else ""
-    rows.append(("turns", f"{len(path)}{left_out}", ""))
+    asked = sum(turn.role == "user" for turn in path)
+    said = f"{asked} messages, {len(path) - asked} answers{left_out}"
+    rows.append(("turns", said, ""))
     yield Table(tuple(rows))
 
 
