@@ -99,13 +99,25 @@ class Store:
     def open(cls, path: Path, *, busy_s: float = BUSY_S) -> Self:
         """Open or create the history. It never fails: at worst it lives in memory."""
         try:
-            return cls._open(path, busy_s)
+            return cls._open_patiently(path, busy_s)
         except sqlite3.Error as error:
             if _code(error) in _DAMAGED:
                 return cls._mend(path, busy_s)
             return cls._in_memory(path, _why(error))
         except OSError as error:
             return cls._in_memory(path, error.strerror or str(error))
+
+    @classmethod
+    def _open_patiently(cls, path: Path, busy_s: float) -> Self:
+        """Open it, again while others hold it: the change to WAL does not wait by itself."""
+        until = time.monotonic() + busy_s
+        while True:
+            try:
+                return cls._open(path, busy_s)
+            except sqlite3.Error as error:
+                if _code(error) not in _LOCKED or time.monotonic() > until:
+                    raise
+            time.sleep(0.02)
 
     @classmethod
     def _open(cls, path: Path, busy_s: float) -> Self:
