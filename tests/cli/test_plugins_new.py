@@ -77,7 +77,7 @@ def test_it_installs_passes_its_tests_and_is_listed(kind, capsys, tmp_path):
     code, said = run(folder, *tests, PYTHONPATH=str(site))
     assert code == 0 and " passed" in said, said
     listing = "from gptkit.cli import main; main(['plugins', 'list'])"
-    code, said = run(tmp_path, "-c", listing, PYTHONPATH=str(site), COLUMNS="200")
+    code, said = run(tmp_path, "-c", listing, PYTHONPATH=str(site), COLUMNS="240")
     assert code == 0, said
     (line,) = (line for line in said.splitlines() if line.split()[:2] == [kind, name])
     assert line.rstrip().endswith(f"[gptkit-tried-{kind} 0.1.0]")

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from gptkit.plugin_host import Offer
 
-WIDE = 200
+WIDE = 240
 ROOMY = 120
 """Columns from which on there is room for a sampler's phase, and for all parameters in a line."""
 NARROW = 22
