@@ -31,6 +31,8 @@ if TYPE_CHECKING:
     from gptkit.model.config import GPTConfig
     from gptkit.model.forward import Span
 
+VECTOR = 16
+"""Float32 numbers in the longest vector of today's processors: rows of products begin at these."""
 _NO = float("-inf")
 
 
@@ -109,7 +111,7 @@ class Read:
     trunk: int | None
     ends: list[int]
     mask: Tensor | None = None
-    """Which positions each row sees, bool [slots, 1, n, L]; None where it sees all."""
+    """Which positions each row does not see, bool [slots, 1, n, L]; None where it sees all."""
 
     @classmethod
     def of(cls, span: Span, first: int) -> Read:
@@ -147,13 +149,13 @@ class Read:
         at = torch.arange(self.low, self.high, device=device)
         back = torch.arange(self.n - 1, -1, -1, device=device)[:, None]
         if self.n > 1 or min(self.ends) < self.high:
-            self.mask = at < ends - back
+            self.mask = at >= ends - back
 
     def scores(self, q: Tensor, keys: Tensor) -> Tensor:
         """Return q k [slots, H, n, L] of q [N, H, D], scaled, and keys [slot, H, S, D]."""
         queries = q[self.rows].view(self.n_slots, self.n, *q.shape[1:]).transpose(1, 2)
         scores: Tensor = queries @ self._part(keys).transpose(-1, -2)
-        return scores if self.mask is None else scores.masked_fill(~self.mask, _NO)
+        return scores if self.mask is None else scores.masked_fill_(self.mask, _NO)
 
     def mix(self, weights: Tensor, values: Tensor) -> Tensor:
         """Return the mix of values [slots * n, H, D] for weights [slots, H, n, L]."""
@@ -166,7 +168,7 @@ class Read:
         if self.n == 1:
             return self.mix(self.scores(q, keys).softmax(-1), values)
         end = self.ends[0]
-        mask = self.mask[0, 0, :, :end] if self.mask is not None else None
+        mask = ~self.mask[0, 0, :, :end] if self.mask is not None else None
         k, v = keys[self.slot, :, :end], values[self.slot, :, :end]
         y = F.scaled_dot_product_attention(
             q[self.rows].transpose(0, 1)[None], k[None], v[None], attn_mask=mask, scale=1.0
@@ -201,24 +203,31 @@ class Family:
     shared: int
     rows: list[int] = field(default_factory=list)
     reads: list[Read] = field(default_factory=list)
-    index: Tensor | None = None
+    index: Tensor | slice = field(default_factory=lambda: slice(0))
     """The rows, the first of them repeated up to a multiple of 4."""
+    place: Tensor | slice = field(default_factory=lambda: slice(0))
+    """The rows, each once; a slice where they stand side by side, since that copies nothing."""
     mask: Tensor | None = None
 
     def close(self, device: torch.device) -> None:
         """Make index and mask."""
-        spare = round_up(len(self.rows), ROWS) - len(self.rows)
+        first, n = self.rows[0], len(self.rows)
+        spare = round_up(n, ROWS) - n
         self.index = torch.tensor(self.rows + self.rows[:1] * spare, device=device)
-        if self.shared % LENGTHS:
-            self.mask = torch.arange(round_up(self.shared, LENGTHS), device=device) < self.shared
+        self.place = self.index[:n]
+        if self.rows == list(range(first, first + n)):
+            self.place = slice(first, first + n)
+            self.index = self.index if spare else self.place
+        if self.shared % VECTOR:
+            self.mask = torch.arange(round_up(self.shared, VECTOR), device=device) >= self.shared
 
     def attend(self, q: Tensor, keys: Tensor, values: Tensor, out: Tensor) -> None:
         """Write the mixes of values into the rows of `out` [N, H, D], for q [N, H, D], scaled."""
-        end = round_up(self.shared, LENGTHS)
+        end = round_up(self.shared, VECTOR)
         k, v = keys[self.trunk, :, :end], values[self.trunk, :, :end]  # [H, P, D]
         scores = q[self.index].transpose(0, 1) @ k.transpose(-1, -2)  # [H, R, P]
         if self.mask is not None:
-            scores = scores.masked_fill(~self.mask, _NO)
+            scores.masked_fill_(self.mask, _NO)
         weights = torch.zeros_like(scores)
         first = 0
         for read in self.reads:
@@ -229,9 +238,7 @@ class Family:
             out[read.rows] = read.mix(both[..., end:].contiguous(), values)
             first = here.stop
         mixed = (weights @ v).transpose(0, 1)  # [R, H, D]
-        n = len(self.rows)
-        assert self.index is not None
-        out[self.index[:n]] += mixed[:n]
+        out[self.place] += mixed[: len(self.rows)]
 
 
 @dataclass(frozen=True, slots=True)
