@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from gptkit.cli import options
-from gptkit.cli.text_argument import bounded_text, prompt_ids, read_text
+from gptkit.cli.text_argument import bounded_text, piped_or_nothing, prompt_ids, read_text
 from gptkit.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -24,8 +24,12 @@ if TYPE_CHECKING:
 
 def generate(
     prompt: Annotated[
-        str, typer.Argument(help="Text to continue; - reads stdin, '' starts from nothing.")
-    ] = "",
+        str | None,
+        typer.Argument(
+            help="Text to continue; - or nothing reads a stdin that is no terminal, '' starts "
+            "from nothing."
+        ),
+    ] = None,
     prompt_file: Annotated[
         Path | None, typer.Option(help="Read the prompt from a file instead.")
     ] = None,
@@ -121,9 +125,9 @@ def generate(
         options.note(f"seed {number}")
 
 
-def _prompt_text(prompt: str, file: Path | None) -> str:
+def _prompt_text(prompt: str | None, file: Path | None) -> str:
     if file is None:
-        return read_text(prompt, "prompt")
+        return read_text(piped_or_nothing() if prompt is None else prompt, "prompt")
     if prompt:
         raise ConfigError("--prompt-file: a prompt is given as well", hint="give one of them")
     try:

@@ -15,14 +15,20 @@ if TYPE_CHECKING:
     from gptkit.assembly import Model
 
 MAX_BYTES = 8_000_000
+STDIN = "-"
 
 
 def read_text(text: str, what: str) -> str:
     """Return the argument, or stdin where it is `-`; `what` names it in messages."""
-    if text == "-":
+    if text == STDIN:
         return bounded_text(sys.stdin.buffer, what)
     # Bytes that the shell gave as they were:
     return bounded_text(io.BytesIO(text.encode("utf-8", "surrogateescape")), what)
+
+
+def piped_or_nothing() -> str:
+    """Return what stands for an argument that was left out: stdin, unless someone types there."""
+    return "" if sys.stdin.isatty() else STDIN
 
 
 def bounded_text(file: BinaryIO, what: str) -> str:

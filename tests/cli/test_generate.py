@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import math
+import os
+import subprocess
 import sys
 
 import pytest
@@ -160,8 +162,27 @@ def test_an_empty_prompt_starts_from_the_first_token(generate):
     found, err = generate("", "-m", "ends", "--seed", "1", "--json")
     assert json.loads(found)["prompt_tokens"] == 1
     assert err == "note: the prompt is empty: starting from '\\n'\n"
-    nothing, err = generate("-m", "ends", "--seed", "1")
-    assert nothing == "abc"
+
+
+def test_a_prompt_that_is_left_out_is_stdin_unless_that_is_a_terminal(folder, tmp_path):
+    """`echo Hello | gptkit generate` once started from nothing, without a word."""
+    commands = makers.Commands(tmp_path)
+    try:
+        rest = ("-m", folder / "ends", "--seed", "1", "--json")
+        piped = commands("generate", *rest, stdin=b"ab")
+        empty = commands("generate", "", *rest, stdin=b"ab")
+        none = commands("generate", *rest, stdin=b"")
+    finally:
+        commands.close()
+    found = [json.loads(one.out) for one in (piped, empty, none)]
+    assert [one["text"] for one in found] == ["bc", "abc", "abc"]
+    assert [one["prompt_tokens"] for one in found] == [2, 1, 1]
+    typed, keyboard = os.openpty()
+    command = [sys.executable, "-m", "gptkit", "generate", *map(str, rest)]
+    done = subprocess.run(command, stdin=keyboard, capture_output=True, timeout=120, check=True)
+    os.close(typed)
+    os.close(keyboard)
+    assert json.loads(done.stdout)["text"] == "abc"
 
 
 def test_control_characters_reach_a_pipe_and_a_file_as_they_are(tmp_path, capfdbinary, monkeypatch):
