@@ -13,6 +13,7 @@ from gptkit.errors import CheckpointError
 
 if TYPE_CHECKING:
     from gptkit.checkpoints.checkpoint import Checkpoint
+    from gptkit.decoding.request import Item
     from gptkit.model.config import GPTConfig
 
 app = typer.Typer(help="What models there are, and what each would take.", no_args_is_help=True)
@@ -164,7 +165,7 @@ def _page(record: dict[str, Any]) -> str:
     lines = [
         f"{record['name']}  [{record['kind']}]",
         "",
-        *_pairs(config),
+        *_pairs({key: _counted(value) for key, value in config.items()}),
         "",
         f"parameters  {parameters['tied']:,} with tied embeddings, "
         f"{parameters['untied']:,} untied (this model: {which})",
@@ -184,7 +185,7 @@ def _page(record: dict[str, Any]) -> str:
 def _folder(record: dict[str, Any]) -> dict[str, Any]:
     files = (f"{name} ({n_bytes:,} bytes)" for name, n_bytes in record["files"].items())
     sampling = record["sampling"]
-    chain = None if sampling is None else ", ".join(json.dumps(item) for item in sampling)
+    chain = None if sampling is None else " ".join(map(_stage, sampling))
     return {
         "path": record["path"],
         "format": record["format"],
@@ -197,6 +198,25 @@ def _folder(record: dict[str, Any]) -> dict[str, Any]:
         "sampling": chain,
         **({"notes": "; ".join(record["notes"])} if record["notes"] else {}),
     }
+
+
+def _counted(value: object) -> object:
+    is_number = isinstance(value, int) and not isinstance(value, bool)
+    return f"{value:,}" if is_number else value
+
+
+def _stage(item: Item) -> str:
+    """Return a stage as `-s` takes it; its sampler need not be installed."""
+    if isinstance(item, str):
+        return item
+    ((name, value),) = item.items()
+    if isinstance(value, dict):
+        return f"{name}:{','.join(f'{key}={_written(one)}' for key, one in value.items())}"
+    return f"{name}={_written(value)}"
+
+
+def _written(value: object) -> str:
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
 def _pairs(values: dict[str, Any]) -> list[str]:

@@ -7,7 +7,9 @@ import pytest
 
 from gptkit.cli import models
 from gptkit.config import home
+from gptkit.decoding.request import parse_stage, resolve_chain
 from gptkit.errors import CheckpointError
+from gptkit.plugin_host import registry
 
 from ..checkpoints.makers import hf_folder, save
 
@@ -73,10 +75,27 @@ def test_show_a_named_size():
 
 def test_a_page_says_what_the_folder_says(at_home):
     page = run("show", "mine")
-    assert 'sampling            {"top_k": 5}, "greedy"' in page
+    assert "sampling            top_k=5 greedy" in page
     assert "tokenizer           letters" in page
     assert "notes" not in page
     assert "notes               eos token" in run("show", make_note(at_home))
+
+
+def test_a_page_shows_the_chain_as_options_take_it_and_numbers_with_separators(at_home):
+    """`models show mini` once said `{"temperature": 0.7}, {"top_p": 0.9}` and `2048`."""
+    odd = {"dry": {"multiplier": 0.8, "breakers": ["\n", "é"], "fast": True}}
+    items = ["greedy", {"mine": "off"}, {"top_k": 5}, odd]
+    save(at_home / "many", sampling=items)
+    page = run("show", "many")
+    assert 'greedy mine=off top_k=5 dry:multiplier=0.8,breakers=["\\n", "é"],fast=true\n' in page
+    mini = run("show", "mini")
+    assert "sampling            temperature=0.7 top_p=0.9\n" in mini
+    assert "vocab_size          2,048\n" in mini and "bias                False\n" in mini
+    stages = mini.rpartition("sampling ")[2].split()
+    assert [str(stage) for stage in resolve_chain(map(parse_stage, stages), registry())] == [
+        *stages,
+        "sample",
+    ]
 
 
 def make_note(at_home):
