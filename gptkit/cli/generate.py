@@ -26,12 +26,12 @@ def generate(
     prompt: Annotated[
         str | None,
         typer.Argument(
-            help="Text to continue; - or nothing reads a stdin that is no terminal, '' starts "
-            "from nothing."
+            metavar="PROMPT",
+            help="Text to continue. - is stdin, as is a pipe without PROMPT; '' starts afresh.",
         ),
     ] = None,
     prompt_file: Annotated[
-        Path | None, typer.Option(help="Read the prompt from a file instead.")
+        Path | None, typer.Option(metavar="FILE", help="Read the prompt from a file instead.")
     ] = None,
     model: options.Model = None,
     stages: options.Stages = None,
@@ -46,16 +46,20 @@ def generate(
     on_overflow: options.OnOverflow = "error",
     samples: Annotated[
         int,
-        typer.Option("--samples", "-n", min=1, max=1024, help="How many texts to write."),
+        typer.Option(
+            "--samples", "-n", metavar="N", min=1, max=1024, help="How many texts to write."
+        ),
     ] = 1,
     speculate: options.Speculate = None,
     strategy: options.Strategy = None,
     logprobs: Annotated[
         int | None,
-        typer.Option(min=0, max=100, help="With --json: log-probabilities, and of N others."),
+        typer.Option(
+            metavar="N", min=0, max=100, help="With --json: log-probabilities, and of N others."
+        ),
     ] = None,
     logprobs_of: Annotated[
-        str, typer.Option(help="raw, before the chain, or final, after it.")
+        str, typer.Option(metavar="WHICH", help="raw, before the chain, or final, after it.")
     ] = "raw",
     device: options.Device = "auto",
     dtype: options.Dtype = "auto",

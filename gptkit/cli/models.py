@@ -50,7 +50,9 @@ def list_(as_json: Json = False) -> None:
 
 @app.command()
 def show(
-    model: Annotated[str, typer.Argument(help="A path, a name in the list, or a named size.")],
+    model: Annotated[
+        str, typer.Argument(metavar="MODEL", help="A path, a name in the list, or a named size.")
+    ],
     as_json: Json = False,
 ) -> None:
     """Show the sizes of one model, its memory by dtype, and what else its folder says."""

@@ -53,6 +53,7 @@ Model = Annotated[
     typer.Option(
         "--model",
         "-m",
+        metavar="MODEL",
         help="A path, a bundled name, or a folder in $GPTKIT_HOME/models. Default: mini.",
         rich_help_panel=MODEL,
     ),
@@ -60,16 +61,25 @@ Model = Annotated[
 Tokenizer = Annotated[
     str | None,
     typer.Option(
-        help="NAME or NAME:PATH, instead of the model's own tokenizer.", rich_help_panel=MODEL
+        metavar="NAME[:PATH]",
+        help="NAME or NAME:PATH, instead of the model's own tokenizer.",
+        rich_help_panel=MODEL,
     ),
 ]
-Device = Annotated[str, typer.Option(help="auto, cpu, cuda or mps.", rich_help_panel=MODEL)]
+Device = Annotated[
+    str, typer.Option(metavar="NAME", help="auto, cpu, cuda or mps.", rich_help_panel=MODEL)
+]
 Dtype = Annotated[
-    str, typer.Option(help="auto, float32, bfloat16 or float16.", rich_help_panel=MODEL)
+    str,
+    typer.Option(metavar="NAME", help="auto, float32, bfloat16 or float16.", rich_help_panel=MODEL),
 ]
 Backend = Annotated[
     str,
-    typer.Option(help="auto, torch, or numpy (slow, to check by).", rich_help_panel=MODEL),
+    typer.Option(
+        metavar="NAME",
+        help="auto, torch, or numpy (slow, to check by).",
+        rich_help_panel=MODEL,
+    ),
 ]
 Stages = Annotated[
     list[str] | None,
@@ -107,16 +117,26 @@ Strategy = Annotated[
     ),
 ]
 Temperature = Annotated[
-    str | None, typer.Option(help="Short for -s temperature=T.", rich_help_panel=SAMPLING)
+    str | None,
+    typer.Option(metavar="T", help="Short for -s temperature=T.", rich_help_panel=SAMPLING),
 ]
-TopK = Annotated[str | None, typer.Option(help="Short for -s top_k=K.", rich_help_panel=SAMPLING)]
-TopP = Annotated[str | None, typer.Option(help="Short for -s top_p=P.", rich_help_panel=SAMPLING)]
+TopK = Annotated[
+    str | None, typer.Option(metavar="K", help="Short for -s top_k=K.", rich_help_panel=SAMPLING)
+]
+TopP = Annotated[
+    str | None, typer.Option(metavar="P", help="Short for -s top_p=P.", rich_help_panel=SAMPLING)
+]
 Seed = Annotated[
     str | None,
-    typer.Option(help="Same seed, same text. Without it one is drawn.", rich_help_panel=SAMPLING),
+    typer.Option(
+        metavar="SEED",
+        help="Same seed, same text. Without it one is drawn.",
+        rich_help_panel=SAMPLING,
+    ),
 ]
 MaxNewTokens = Annotated[
-    str | None, typer.Option(help="Tokens to write at most.", rich_help_panel=STOPPING)
+    str | None,
+    typer.Option(metavar="N", help="Tokens to write at most.", rich_help_panel=STOPPING),
 ]
 Stop = Annotated[
     list[str] | None,
@@ -133,12 +153,15 @@ StopWhen = Annotated[
 OnOverflow = Annotated[
     str,
     typer.Option(
+        metavar="POLICY",
         help="When the prompt does not fit: error, truncate_left or truncate_right.",
         rich_help_panel=STOPPING,
     ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
-Output = Annotated[Path | None, typer.Option("--output", help="Where the result goes.")]
+Output = Annotated[
+    Path | None, typer.Option("--output", metavar="PATH", help="Where the result goes.")
+]
 
 
 def load_registry() -> Registry:

@@ -24,9 +24,12 @@ STOPPED = 130
 
 
 def run(
-    job: Annotated[str, typer.Argument(help="A job file, or the name of a bundled job.")],
+    job: Annotated[
+        str, typer.Argument(metavar="JOB.yaml", help="A job file, or the name of a bundled job.")
+    ],
     input_: Annotated[
-        Path | None, typer.Option("--input", help="Rows to read, instead of the job's own.")
+        Path | None,
+        typer.Option("--input", metavar="FILE", help="Rows to read, instead of the job's own."),
     ] = None,
     output: options.Output = None,
     assignments: Annotated[
@@ -34,7 +37,8 @@ def run(
         typer.Option("--set", metavar="KEY=VALUE", help="Set a key of the job file; repeat it."),
     ] = None,
     batch_size: Annotated[
-        int | None, typer.Option(min=1, max=4096, help="Rows that are computed together.")
+        int | None,
+        typer.Option(metavar="N", min=1, max=4096, help="Rows that are computed together."),
     ] = None,
     model: options.Model = None,
     stages: options.Stages = None,
@@ -51,6 +55,7 @@ def run(
     on_overflow: Annotated[
         str | None,
         typer.Option(
+            metavar="POLICY",
             help="When a prompt does not fit: error, truncate_left or truncate_right.",
             rich_help_panel=options.STOPPING,
         ),

@@ -30,13 +30,16 @@ N_TOKENS = 64
 N_SLOTS = 8
 
 Plot = Annotated[
-    Path | None, typer.Option(help="Draw it too: FILE.png or FILE.svg (extra: plots).")
+    Path | None,
+    typer.Option(metavar="FILE", help="Draw it too: FILE.png or FILE.svg (extra: plots)."),
 ]
 
 
 @app.command()
 def trace(
-    prompt: Annotated[str, typer.Argument(help="Text to continue; - reads stdin.")],
+    prompt: Annotated[
+        str, typer.Argument(metavar="PROMPT", help="Text to continue; - reads stdin.")
+    ],
     model: options.Model = None,
     stages: options.Stages = None,
     preset: options.Preset = None,
@@ -45,10 +48,12 @@ def trace(
     top_p: options.TopP = None,
     seed: options.Seed = None,
     position: Annotated[
-        int | None, typer.Option(min=1, help="Show the N-th token of the answer. Default: 1.")
+        int | None,
+        typer.Option(metavar="N", min=1, help="Show the N-th token of the answer. Default: 1."),
     ] = None,
     tokens: Annotated[
-        int | None, typer.Option(min=1, help="Show each of the first N tokens instead.")
+        int | None,
+        typer.Option(metavar="N", min=1, help="Show each of the first N tokens instead."),
     ] = None,
     token: Annotated[
         str | None,
@@ -154,10 +159,12 @@ def compare(
     ],
     model: options.Model = None,
     prompts: Annotated[
-        Path | None, typer.Option(help="Prompts to go on from, one a line. Default: 8 of ours.")
+        Path | None,
+        typer.Option(metavar="FILE", help="Prompts to go on from, one a line. Default: 8 of ours."),
     ] = None,
     tokens: Annotated[
-        int | None, typer.Option(min=1, help=f"Tokens for each prompt. Default: {N_TOKENS}.")
+        int | None,
+        typer.Option(metavar="N", min=1, help=f"Tokens for each prompt. Default: {N_TOKENS}."),
     ] = None,
     seed: options.Seed = None,
     device: options.Device = "auto",
@@ -292,7 +299,7 @@ def _encoded(
 
 @app.command()
 def presets(
-    name: Annotated[str | None, typer.Argument(help="Show this one alone.")] = None,
+    name: Annotated[str | None, typer.Argument(metavar="NAME", help="Show this one alone.")] = None,
     as_json: options.Json = False,
 ) -> None:
     """List the presets: their chains in full, and where each differs from its engine."""

@@ -17,14 +17,21 @@ STYLES = ("blue", "magenta")
 
 
 def tokenize(
-    text: Annotated[str, typer.Argument(help="Text to cut; - reads stdin.")],
+    text: Annotated[str, typer.Argument(metavar="TEXT", help="Text to cut; - reads stdin.")],
     tokenizer: Annotated[
         str | None,
-        typer.Option("--tokenizer", "-t", help="NAME or NAME:PATH. See gptkit plugins list."),
+        typer.Option(
+            "--tokenizer",
+            "-t",
+            metavar="NAME[:PATH]",
+            help="NAME or NAME:PATH. See gptkit plugins list.",
+        ),
     ] = None,
     model: Annotated[
         str | None,
-        typer.Option("--model", "-m", help="Take this model's own tokenizer. Default: mini."),
+        typer.Option(
+            "--model", "-m", metavar="MODEL", help="Take this model's own tokenizer. Default: mini."
+        ),
     ] = None,
     as_json: options.Json = False,
 ) -> None:

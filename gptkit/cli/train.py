@@ -29,13 +29,16 @@ def train(
         str, typer.Argument(metavar="CONFIG.yaml", help="A recipe, or the name of a bundled one.")
     ],
     output: Annotated[
-        Path | None, typer.Option(help="The folder of the checkpoint, instead of the recipe's.")
+        Path | None,
+        typer.Option(metavar="PATH", help="The folder of the checkpoint, instead of the recipe's."),
     ] = None,
     assignments: Annotated[
         list[str] | None,
         typer.Option("--set", metavar="KEY=VALUE", help="Set a key of the recipe; repeat it."),
     ] = None,
-    device: Annotated[str | None, typer.Option(help="auto, cpu, cuda or mps.")] = None,
+    device: Annotated[
+        str | None, typer.Option(metavar="NAME", help="auto, cpu, cuda or mps.")
+    ] = None,
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on with the checkpoint in the output.")
     ] = False,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -14,7 +15,7 @@ import pytest
 from gptkit import __version__
 from gptkit.cli import generate, main
 from gptkit.errors import ConfigError
-from tests import makers
+from tests import docs_blocks, makers
 
 GPTKIT = [sys.executable, "-m", "gptkit"]
 
@@ -83,7 +84,7 @@ def test_debug_shows_the_traceback(monkeypatch, capsys):
         (["generate", "a", "b"], "unexpected extra argument", "see gptkit generate --help"),
         (["generate", "--nosuch"], "No such option: --nosuch", "--help"),
         (["generate", "--seed"], "'--seed' requires an argument", "--help"),
-        (["run"], "Missing argument 'job'", "see gptkit run --help"),
+        (["run"], "Missing argument 'JOB.yaml'", "see gptkit run --help"),
         (["generate", "x", "--logprobs", "-1"], "Invalid value for '--logprobs'", "generate"),
     ],
 )
@@ -103,6 +104,15 @@ def test_asking_for_nothing_shows_the_help(args, capsys):
     assert out == ""
     assert err.startswith(f"Usage: gptkit {' '.join([*args, '[OPTIONS] COMMAND'])}")
     assert "Commands:\n" in err
+
+
+@pytest.mark.parametrize("command", docs_blocks.commands())
+def test_help_says_what_an_option_takes_and_not_its_type(command, capsys):
+    """`--top-k <str>` and `--logprobs <int range>` told nobody anything."""
+    assert main([*command.split(), "--help"]) == 0
+    options = capsys.readouterr().out.partition("\nOptions:\n")[2]
+    assert "  -h, --help " in options
+    assert "<" not in re.sub(r"\[.*?\]", "", options, flags=re.DOTALL)
 
 
 def test_version_and_help(capsys):

@@ -34,7 +34,8 @@ def test(
         ),
     ],
     seed: Annotated[
-        str, typer.Option(help="Another seed tries other values, logits and schedules.")
+        str,
+        typer.Option(metavar="SEED", help="Another seed tries other values, logits and schedules."),
     ] = "0",
     as_json: options.Json = False,
 ) -> None:

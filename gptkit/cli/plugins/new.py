@@ -17,14 +17,19 @@ if TYPE_CHECKING:
 
 def new(
     kind: Annotated[
-        str, typer.Argument(help="sampler, tokenizer, stopping, template, drafter or strategy.")
+        str,
+        typer.Argument(
+            metavar="KIND", help="sampler, tokenizer, stopping, template, drafter or strategy."
+        ),
     ],
     name: Annotated[
-        str, typer.Argument(help="What users will type: lower case, with underscores.")
+        str,
+        typer.Argument(metavar="NAME", help="What users will type: lower case, with underscores."),
     ],
     output: Annotated[
         Path,
         typer.Option(
+            metavar="PATH",
             help="The folder that the package's folder goes into. Default: here.",
             show_default=False,
         ),

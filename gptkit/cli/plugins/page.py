@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 def show(
-    name: Annotated[str, typer.Argument(help="What users type, as in the list.")],
+    name: Annotated[str, typer.Argument(metavar="NAME", help="What users type, as in the list.")],
     as_json: Json = False,
 ) -> None:
     """Show a sampler, criterion, drafter, strategy, tokenizer, template or command."""
