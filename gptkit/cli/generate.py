@@ -27,7 +27,8 @@ def generate(
         str | None,
         typer.Argument(
             metavar="PROMPT",
-            help="Text to continue. - is stdin, as is a pipe without PROMPT; '' starts afresh.",
+            help="Text to continue. - is stdin, as is a pipe without PROMPT; '' starts from "
+            "nothing.",
         ),
     ] = None,
     prompt_file: Annotated[
