@@ -193,10 +193,11 @@ class Recipe:
 
     def find(self, pattern: str) -> list[Path]:
         """Return what a path or pattern names, beside the recipe or else in GPTKIT_DATA."""
+        if Path(pattern).is_absolute():
+            return self._find_absolute(Path(pattern))
         places = [place for place in (self.folder, data_folder()) if place is not None]
         for place in places:
-            found = _matches(place, pattern)
-            if found:
+            if found := _matches(place, pattern):
                 return found
         looked = " and ".join(str(place.absolute()) for place in places)
         unset = "" if len(places) > 1 else "; it is not set"
@@ -207,11 +208,21 @@ class Recipe:
             f"{self.document.name}: no file '{pattern}': looked in {looked}", hint=hint
         )
 
+    def _find_absolute(self, path: Path) -> list[Path]:
+        found = _matches(Path(path.anchor), str(path.relative_to(path.anchor)))
+        if not found:
+            inside = next(above for above in path.parents if above.exists())
+            raise ConfigError(
+                f"{self.document.name}: no file '{path}'",
+                hint=f"{inside} exists, what follows it does not",
+            )
+        return found
+
 
 def _matches(place: Path, pattern: str) -> list[Path]:
-    if any(char in pattern for char in "*?[") and not Path(pattern).is_absolute():
-        return sorted(place.glob(pattern))
-    return [place / pattern] if (place / pattern).exists() else []
+    if (place / pattern).exists():
+        return [place / pattern]
+    return sorted(place.glob(pattern)) if any(char in pattern for char in "*?[") else []
 
 
 def bundled() -> list[str]:

@@ -97,3 +97,18 @@ def test_files_are_found_beside_the_recipe_then_in_the_data_folder(tmp_path, mon
     with pytest.raises(ConfigError) as caught:
         recipe.find("more/a.txt")
     assert caught.value.hint == f"the working directory has it: give {corpora / 'more/a.txt'}"
+
+
+def test_an_absolute_path_that_is_missing_is_not_looked_for_in_the_data_folder(tmp_path):
+    recipe = tiny(tmp_path)
+    (tmp_path / "more[1]").mkdir()
+    for name in ("a.txt", "b.txt"):
+        (tmp_path / "more[1]" / name).write_text("x")
+    with pytest.raises(ConfigError) as caught:
+        recipe.find(str(tmp_path / "mode/a.txt"))
+    assert "GPTKIT_DATA" not in f"{caught.value} {caught.value.hint}"
+    assert str(caught.value).endswith(f": no file '{tmp_path}/mode/a.txt'")
+    assert caught.value.hint == f"{tmp_path} exists, what follows it does not"
+    one, two = (tmp_path / "more[1]" / name for name in ("a.txt", "b.txt"))
+    assert recipe.find(str(one)) == [one]
+    assert recipe.find(f"{tmp_path}/more*/*.txt") == [one, two]
