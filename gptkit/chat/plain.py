@@ -45,7 +45,7 @@ def summary(turn: Turn, *, here: bool) -> str:
         *([str(turn.finish_reason)] if turn.may_go_on else []),
         *(["you are here"] if here else []),
     ]
-    return f"{turn.number} {who}: {said}" + "".join(f" [{mark}]" for mark in marks)
+    return f"{turn.number} {who}{''.join(f' [{mark}]' for mark in marks)}: {said}"
 
 
 def counted(shown: Prompted) -> str:

@@ -132,8 +132,9 @@ def conversation(
 ) -> Prompt:
     """Return a prompt of at most `room` tokens that asks for the answer to the last turn.
 
-    The oldest `first` turns are no longer in force, of those that may go. When they don't fit, the oldest exchanges are dropped until
-    a quarter of the room is free, so that the turns after this one find their start computed.
+    The oldest `first` turns are no longer in force, of those that may go. When the rest does not
+    fit, the oldest exchanges are dropped until a quarter of the room is free, so that the turns
+    after this one find their start computed.
     """
     head, reply = template.head(system), template.reply()
     asked = [i for i, (role, _) in enumerate(turns) if role == "user"]

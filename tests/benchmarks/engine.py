@@ -40,12 +40,19 @@ class Replay(Sampler):
 def table() -> Table:
     """Return the figures of three rounds, their medians."""
     config = NAMED_SIZES["gpt2"]
-    model = GPT.from_tensors(config, GPT(config).init_weights(0).state_dict())
+    weights = GPT(config).init_weights(0).state_dict()
+    model = GPT.from_tensors(config, weights)
     out = Table(
-        "engine, 124M shape, fp32", "without", "with", "ratio", "remark", title_justify="left"
+        "engine, 124M shape, fp32 where nothing is said",
+        "without",
+        "with",
+        "ratio",
+        "remark",
+        title_justify="left",
     )
     _speculation(model, out)
-    _trunk(model, out)
+    _trunk(model, out, "")
+    _trunk(GPT.from_tensors(config, weights, dtype=torch.bfloat16), out, ", bf16")
     _chain(model, out)
     return out
 
@@ -106,7 +113,7 @@ def _step(engine: Engine) -> list:
     return [event for _, event in engine.step()]
 
 
-def _trunk(model: GPT, out: Table) -> None:
+def _trunk(model: GPT, out: Table, name: str) -> None:
     """64 rows with 400 tokens in common and 20 to 60 of their own."""
     greedy = resolve_chain(["greedy"], registry())
     common = list(range(1000, 1400))
@@ -130,7 +137,7 @@ def _trunk(model: GPT, out: Table) -> None:
             times[shared].append((time.perf_counter() - start) / 8 * 1e3)
     ratio = median(a / b for a, b in zip(times[0], times[400], strict=True))
     out.add_row(
-        "64 rows, 400 tokens shared: ms per step",
+        f"64 rows, 400 tokens shared{name}: ms per step",
         f"{median(times[0]):.0f}",
         f"{median(times[400]):.0f}",
         f"{ratio:.2f}",

@@ -68,7 +68,7 @@ def test_what_commands_show_is_plain_text():
     code, out, said = piped(
         talk, b"hi\n/retry\n/tree\n/prompt\n/edit\n/compare hf nanogpt\n/probs\n"
     )
-    assert "1 you: hi\n├─ 2 model: one\n└─ 3 model: one [you are here]\n" in out
+    assert "1 you: hi\n├─ 2 model: one\n└─ 3 model [you are here]: one\n" in out
     assert "<u>hi<a>one<e><a>\n(" in out
     assert "--- hf\n" in out and "--- nanogpt\n" in out
     assert "token  p" in out

@@ -51,7 +51,7 @@ def test_show_prints_the_way_to_where_the_talk_is(demo, capsys):
     assert out.splitlines() == [
         "1 you: what is top_p?",
         "├─ 2 model: an answer",
-        "└─ 3 model: half of [cancelled] [you are here]",
+        "└─ 3 model [cancelled] [you are here]: half of",
     ]
     assert json.loads(said(capsys, "show", demo[1], "--json")[1])["turns"][1]["text"] == "an answer"
 
