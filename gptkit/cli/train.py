@@ -53,8 +53,11 @@ def train(
     registry = options.load_registry()
     chain = _check_names(read, registry)
 
+    from gptkit.training.plan import check_output, prepare
+
+    check_output(read.output, resume=resume)
+
     from gptkit.training.loop import train as run
-    from gptkit.training.plan import prepare
 
     if sys.stderr.isatty():
         options.note("reading the corpus ...")

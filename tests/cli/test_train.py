@@ -49,10 +49,11 @@ def test_json_lines(capsys):
     assert told[-1]["step"] == 3 and told[-1]["path"] == os.path.join("out", "tiny")
 
 
-def test_an_output_that_is_taken_is_not_written_to(folder, capsys):
+def test_an_output_that_is_taken_is_told_before_the_corpus_is_read(folder, capsys, monkeypatch):
     assert main(["train", "tiny.yaml"]) == 0
     before = (folder / "out/tiny/manifest.json").read_bytes()
     capsys.readouterr()
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)  # "reading the corpus" came first
     assert main(["train", "tiny.yaml"]) == 2
     assert capsys.readouterr().err.splitlines() == [
         "gptkit: error: output out/tiny already holds a checkpoint",
