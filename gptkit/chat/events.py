@@ -80,6 +80,18 @@ class EditWanted:
 
 
 @dataclass(frozen=True, slots=True)
+class LinesWanted:
+    """The user wants to write several lines."""
+
+
+@dataclass(frozen=True, slots=True)
+class MarkdownWanted:
+    """Finished answers are to be shown as Markdown, or not; None asks which it is."""
+
+    on: bool | None
+
+
+@dataclass(frozen=True, slots=True)
 class Copied:
     """A text for the clipboard."""
 
@@ -139,6 +151,8 @@ SessionEvent = (
     | Prompted
     | Probed
     | EditWanted
+    | LinesWanted
+    | MarkdownWanted
     | Copied
     | Failed
     | Left

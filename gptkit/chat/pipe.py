@@ -11,6 +11,8 @@ from gptkit.chat.events import (
     Failed,
     Heading,
     Left,
+    LinesWanted,
+    MarkdownWanted,
     Note,
     Probed,
     Prompted,
@@ -70,7 +72,7 @@ class Pipe:
                 case Probed():
                     table = Table(Probs(self.session, event.turn).rows())
                     self.out.writelines(self.shown(line) + "\n" for line in lines(table))
-                case EditWanted() | Copied():
+                case EditWanted() | Copied() | LinesWanted() | MarkdownWanted():
                     self._fail(RequestError("that needs a terminal"))
                 case Note():
                     self.say(f"note: {event.text}")

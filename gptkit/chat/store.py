@@ -369,14 +369,17 @@ def _turn(row: tuple[Any, ...]) -> StoredTurn:
 
 
 def _connect(name: str, busy_s: float, *, uri: bool = False) -> sqlite3.Connection:
-    db = sqlite3.connect(name, timeout=busy_s, isolation_level=None, uri=uri)
+    # Opened in the thread that loads the model, then used by the one that talks: never by both.
+    db = sqlite3.connect(
+        name, timeout=busy_s, isolation_level=None, uri=uri, check_same_thread=False
+    )
     db.execute("PRAGMA secure_delete=ON")
     db.execute("PRAGMA foreign_keys=OFF")
     return db
 
 
 def _memory() -> sqlite3.Connection:
-    db = sqlite3.connect(":memory:", isolation_level=None)
+    db = sqlite3.connect(":memory:", isolation_level=None, check_same_thread=False)
     create(db)
     return db
 

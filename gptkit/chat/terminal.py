@@ -1,7 +1,8 @@
-"""A chat in a terminal: prompt_toolkit reads the line, rich shows what is no answer.
+"""A chat in a terminal: prompt_toolkit reads the line, `View` shows what comes of it.
 
-Whatever is no literal of this file passes through text/safe.py. The terminal is in one of two
-states until the user leaves: prompt_toolkit has it, or typed keys wait unseen for the next prompt.
+The prompt is there before the model is, and this file imports nothing that takes long but
+prompt_toolkit: the rest comes with the session, in a thread. The terminal is in one of two states
+until the user leaves: prompt_toolkit has it, or typed keys wait unseen for the next prompt.
 """
 
 from __future__ import annotations
@@ -12,166 +13,252 @@ import sys
 from typing import TYPE_CHECKING
 
 from prompt_toolkit import PromptSession
-from prompt_toolkit.application import get_app
-from prompt_toolkit.completion import Completer, Completion
-from prompt_toolkit.filters import Condition
-from prompt_toolkit.history import History
+from prompt_toolkit.application import get_app, run_in_terminal
+from prompt_toolkit.enums import DEFAULT_BUFFER, EditingMode
+from prompt_toolkit.filters import Condition, emacs_mode, has_focus, vi_insert_mode
+from prompt_toolkit.history import History, ThreadedHistory
 from prompt_toolkit.key_binding import KeyBindings
 from prompt_toolkit.output.plain_text import PlainTextOutput
 from prompt_toolkit.styles import Style
 from prompt_toolkit.utils import is_dumb_terminal
-from rich.console import Console
-from rich.table import Table as Grid
-from rich.text import Text
 
-from gptkit.chat.commands import names, usage
-from gptkit.chat.events import Answered, Failed, Left, Note, Table
+from gptkit.chat.completion import CommandCompleter
 from gptkit.chat.input_history import InputHistory
-from gptkit.decoding.request import Event
-from gptkit.text.safe import safe, safe_line
+from gptkit.chat.loading import Loading
+from gptkit.text.safe import safe_line
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
     from pathlib import Path
 
-    from prompt_toolkit.completion import CompleteEvent
-    from prompt_toolkit.document import Document
+    from prompt_toolkit.application import Application
     from prompt_toolkit.key_binding import KeyPressEvent
 
+    from gptkit.chat.conversation import Turn
     from gptkit.chat.events import SessionEvent
+    from gptkit.chat.keyboard import Keyboard
+    from gptkit.chat.loading import Make
     from gptkit.chat.session import Session
+    from gptkit.chat.view import View
 
 PROMPT = "> "
-STYLE = Style.from_dict({"bottom-toolbar": "noreverse ansibrightblack", "prompt": "bold"})
+END = "/end"
+"""Ends several lines that `/multi` began."""
+MODES = {"emacs": EditingMode.EMACS, "vi": EditingMode.VI}
+STYLE = Style.from_dict({"bottom-toolbar": "noreverse dim", "prompt": "bold"})
 
 
 class Terminal:
-    """Runs a session in a terminal until the user leaves."""
+    """Runs a session in a terminal until the user leaves.
 
-    def __init__(self, session: Session, history: Path, *, raw_output: bool = False) -> None:
-        self.session = session
-        self.console = Console(markup=False, emoji=False, highlight=False)
-        self.raw_output = raw_output
-        self._answering = False
-        self._at_line_start = True
-        self._left = False
+    `make` returns the session, in a thread of its own; `history` says where the input history is.
+    """
+
+    def __init__(
+        self,
+        make: Make,
+        history: Callable[[], Path],
+        keyboard: Keyboard,
+        *,
+        keys: str = "emacs",
+        markdown: bool = False,
+        raw_output: bool = False,
+    ) -> None:
+        self.loading = Loading(make)
+        self.session: Session | None = None
+        self.keyboard = keyboard
+        self.view: View
+        self._options = {"markdown": markdown, "raw_output": raw_output}
+        self._answering = self._interrupted = self._left = self._many_lines = False
+        self._kept = ""  # a line that was taken back, for the next prompt
         self._later: list[str] = []  # notes of a time when the screen is not ours
         self._prompt: PromptSession[str] = PromptSession(
-            history=_History(InputHistory(history, self._later.append)),
-            completer=CommandCompleter(session),
+            history=ThreadedHistory(_History(history, self._later.append)),
+            completer=CommandCompleter(lambda: self.session),
             complete_while_typing=Condition(lambda: get_app().current_buffer.text[:1] == "/"),
             multiline=True,
             prompt_continuation=lambda width, line, wrapped: " " * width,
-            key_bindings=_keys(),
+            key_bindings=self._keys(),
             bottom_toolbar=self._status,
             style=STYLE,
+            editing_mode=MODES[keys],
             enable_suspend=True,
+            enable_open_in_editor=True,
+            tempfile_suffix=".txt",
             # Otherwise even a terminal that knows no escape sequences is told to show its cursor.
             output=PlainTextOutput(sys.stdout) if is_dumb_terminal() else None,
         )
+        self._prompt.app.after_render += self._first_render
 
     def run(self) -> None:
         """Read, answer, and start over."""
-        with _keys_wait(), self._sigint_stops_the_answer():
-            self._greet()
+        with self._sigint_stops_the_answer():
+            if is_dumb_terminal():  # it has no place for a prompt that changes
+                self.loading.run()
             leaving = False
             while not self._left:
+                if self.loading.is_done:
+                    self._settle()
                 try:
-                    line = self._prompt.prompt([("class:prompt", PROMPT)])
+                    line = self._read()
                 except EOFError:
                     return
                 except KeyboardInterrupt:
-                    empty = not self._prompt.default_buffer.text
+                    empty = not self._prompt.default_buffer.text and not self._many_lines
                     if empty and leaving:
                         return
+                    self._many_lines = False
                     if empty:
-                        self._note("Ctrl-C again leaves, and so does Ctrl-D")
+                        self._say("Ctrl-C again leaves, and so does Ctrl-D")
                     leaving = empty
                     continue
                 leaving = False
-                while self._later:
-                    self._note(self._later.pop(0))
-                self._answer(line)
+                if line.strip() == "/exit":
+                    return
+                if self._is_ready(line):
+                    self._answer(line)
 
-    def _greet(self) -> None:
-        size = self.session.model.config.block_size
-        name = safe(self.session.model.name)
-        self.console.print(Text(f"{name}, context {size:,} tokens. /help lists the commands."))
-        self._show(self.session.greet())
+    def _read(self) -> str:
+        """Return what was typed, as `handle` takes it."""
+        kept, self._kept = self._kept, ""
+        text = self._prompt.prompt([("class:prompt", PROMPT)], default=kept, pre_run=self._notice)
+        if not self._many_lines:
+            return text
+        self._many_lines = False
+        return f"/{text}" if text.startswith("/") else text
+
+    # The session, which comes later -------------------------------------------------------------
+
+    def _first_render(self, app: Application[str]) -> None:
+        self.loading.start(self._notice)
+
+    def _notice(self) -> None:
+        """Have the prompt, if there is one, look whether the session has come; any thread may."""
+        loop = self._prompt.app.loop
+        if self.loading.is_done and loop is not None:
+            with contextlib.suppress(RuntimeError):  # the prompt has just ended
+                loop.call_soon_threadsafe(self._arrived)
+
+    def _arrived(self) -> None:
+        app = self._prompt.app
+        if self.session is not None or not app.is_running or app.is_done:
+            return
+        if self.loading.failed:
+            app.erase_when_done = True
+            app.exit(result="")  # `run` raises the reason next
+        else:
+            run_in_terminal(self._settle)
+
+    def _settle(self) -> None:
+        """Take the session and greet; raise the reason why there is none."""
+        if self.session is not None:
+            return
+        for line in self.loading.notes:
+            print(safe_line(line), file=sys.stderr, flush=True)
+        session = self.loading.session()
+        from gptkit.chat.view import View
+
+        self.session, self.view = session, View(**self._options)
+        size = session.model.config.block_size
+        self.view.note(f"{session.model.name}, context {size:,} tokens. /help lists the commands.")
+        self._show(session.greet())
+
+    def _is_ready(self, line: str) -> bool:
+        """Wait for the session; return False where Ctrl-C took the line back."""
+        if not self.loading.is_done:
+            self._say(f"{self.loading.doing}; then this is answered. Ctrl-C takes it back")
+        self._interrupted = False
+        while not self.loading.wait(0.05):
+            if self._interrupted:
+                self._kept = line
+                return False
+        self._settle()
+        return bool(line)
+
+    def _say(self, text: str) -> None:
+        """Say something, be there a view or not."""
+        if self.session is None:
+            print(safe_line(text), flush=True)
+        else:
+            self.view.note(text)
+
+    def _status(self) -> str:
+        if self._many_lines:
+            return f"{END} on a line of its own sends the lines, Ctrl-C drops them"
+        if self.session is None:
+            return safe_line(f"{self.loading.doing} ...")
+        from gptkit.chat.status import line
+
+        return line(self.session, get_app().output.get_size().columns)
+
+    # Answers ------------------------------------------------------------------------------------
+
+    @property
+    def _session(self) -> Session:
+        return self.loading.session()
 
     def _answer(self, line: str) -> None:
+        self.view.begin()
+        while self._later:
+            self.view.note(self._later.pop(0))
         self._answering = True
         try:
-            self._show(self.session.handle(line))
+            self._show(self._session.handle(line))
         finally:
             self._answering = False
 
     def _show(self, events: Iterable[SessionEvent]) -> None:
-        for event in events:
-            match event:
-                case Event():
-                    self._write(event.text)
-                case Answered():
-                    self._end_answer(event)
-                case Table():
-                    self._table(event)
-                case Note():
-                    self._note(event.text)
-                case Failed():
-                    self._fail(event)
-                case Left():
-                    self._left = True
+        from gptkit.chat.events import EditWanted, Failed, Left, LinesWanted, Probed
+        from gptkit.errors import GptkitError
 
-    def _write(self, text: str) -> None:
-        if text:
-            sys.stdout.write(text if self.raw_output else safe(text))
-            sys.stdout.flush()
-            self._at_line_start = text.endswith("\n")
+        try:
+            for event in events:
+                match event:
+                    case EditWanted():
+                        self._edit(event.turn)
+                    case Probed():
+                        self._look(event.turn)
+                    case LinesWanted():
+                        self._many_lines = True
+                    case Left():
+                        self._left = True
+                    case _:
+                        self.view.show(event)
+        except GptkitError as error:  # of an event that was served here
+            self.view.show(Failed(error))
+        finally:
+            self.view.end()
 
-    def _fresh_line(self) -> None:
-        if not self._at_line_start:
-            sys.stdout.write("\n")
-        self._at_line_start = True
+    def _edit(self, turn: Turn) -> None:
+        from gptkit.chat.editor import edited
 
-    def _end_answer(self, answered: Answered) -> None:
-        if answered.mark:
-            lead = "" if self._at_line_start else " "
-            self.console.print(Text(f"{lead}[{safe(answered.mark)}]", style="dim"))
-            self._at_line_start = True
-        self._fresh_line()
-        self.console.print()
+        with self.keyboard.as_usual():
+            new = edited(turn.text)
+        if new is None:
+            self.view.note("the text is as it was; nothing is changed")
+        else:
+            self._show(self._session.edit(turn, new))
 
-    def _note(self, text: str) -> None:
-        self._fresh_line()
-        self.console.print(Text(safe(text), style="dim"))
+    def _look(self, turn: Turn) -> None:
+        if self.view.is_dumb:
+            from gptkit.chat.events import Table
+            from gptkit.chat.probs import Probs
 
-    def _fail(self, failed: Failed) -> None:
-        self._fresh_line()
-        self.console.print(Text(f"error: {safe_line(str(failed.error))}", style="red"))
-        if failed.error.hint:
-            self.console.print(Text(f"  hint: {safe_line(failed.error.hint)}"))
+            self.view.show(Table(Probs(self._session, turn).rows()))
+            return
+        from gptkit.chat.probs_view import look
 
-    def _table(self, table: Table) -> None:
-        self._fresh_line()
-        grid = Grid.grid(padding=(0, 2))
-        for row in table.rows:
-            grid.add_row(*(Text(safe(cell)) for cell in row))
-        self.console.print(grid)
-
-    def _status(self) -> str:
-        session = self.session
-        used, size = session.n_used, session.model.config.block_size
-        parts = [session.model.name, f"context {used:,} of {size:,}, {size - used:,} left"]
-        if (last := session.last) is not None:
-            parts += [f"{last.tok_per_s:,.0f} tokens/s", f"{last.n_reused:,} reused"]
-        return safe(" · ".join(parts))
+        picked = look(self._session, turn)
+        if picked is not None:
+            self._show(self._session.choose(turn, *picked))
 
     @contextlib.contextmanager
     def _sigint_stops_the_answer(self) -> Iterator[None]:
         """Let Ctrl-C stop an answer, and do nothing where none is being written."""
 
         def stop(signum: int, frame: object) -> None:
-            if self._answering:
+            self._interrupted = True
+            if self._answering and self.session is not None:
                 self.session.interrupt()
 
         before = signal.signal(signal.SIGINT, stop)
@@ -180,13 +267,45 @@ class Terminal:
         finally:
             signal.signal(signal.SIGINT, before)
 
+    def _keys(self) -> KeyBindings:
+        keys = KeyBindings()
+        at_line = has_focus(DEFAULT_BUFFER)
+
+        @keys.add("enter", filter=at_line)
+        def accept(event: KeyPressEvent) -> None:
+            buffer = event.current_buffer
+            if not self._many_lines:
+                buffer.validate_and_handle()
+            elif buffer.document.current_line.strip() == END:
+                lines = buffer.text.split("\n")
+                del lines[buffer.document.cursor_position_row]
+                buffer.text = "\n".join(lines)
+                buffer.validate_and_handle()
+            else:
+                buffer.newline(copy_margin=False)
+
+        @keys.add("escape", "enter", filter=at_line & (emacs_mode | vi_insert_mode))
+        def new_line(event: KeyPressEvent) -> None:
+            event.current_buffer.insert_text("\n")
+
+        return keys
+
 
 class _History(History):
     """Gives the input history to prompt_toolkit."""
 
-    def __init__(self, stored: InputHistory) -> None:
+    def __init__(self, path: Callable[[], Path], say: Callable[[str], None]) -> None:
         super().__init__()
-        self.stored = stored
+        self._path = path
+        self._say = say
+        self._stored: InputHistory | None = None
+
+    @property
+    def stored(self) -> InputHistory:
+        """The file, found when it is needed."""
+        if self._stored is None:
+            self._stored = InputHistory(self._path(), self._say)
+        return self._stored
 
     def load_history_strings(self) -> Iterable[str]:
         """Return the entries, the newest first."""
@@ -195,67 +314,3 @@ class _History(History):
     def store_string(self, string: str) -> None:
         """Store an entry."""
         self.stored.append(string)
-
-
-class CommandCompleter(Completer):
-    """Completes commands, and behind `/set` the names of settings with their values and ranges."""
-
-    def __init__(self, session: Session) -> None:
-        self.session = session
-
-    def get_completions(
-        self, document: Document, complete_event: CompleteEvent
-    ) -> Iterator[Completion]:
-        """Yield what may stand at the cursor."""
-        text = document.text_before_cursor
-        name, space, rest = text.partition(" ")
-        if not name.startswith("/") or name.startswith("//"):
-            return
-        if not space:
-            for known in names(self.session):
-                if known.startswith(name[1:]):
-                    written, does = usage(self.session, known)
-                    yield Completion(f"/{known}", -len(name), written, display_meta=does)
-        elif name == "/set" and " " not in rest:
-            for setting in self.session.settings.listing():
-                if setting.name.startswith(rest):
-                    meta = f"{setting.value}  {setting.span or setting.summary}"
-                    shown = safe(setting.name)
-                    yield Completion(shown, -len(rest), display_meta=safe(meta))
-
-
-def _keys() -> KeyBindings:
-    keys = KeyBindings()
-
-    @keys.add("enter")
-    def accept(event: KeyPressEvent) -> None:
-        event.current_buffer.validate_and_handle()
-
-    @keys.add("escape", "enter")
-    def new_line(event: KeyPressEvent) -> None:
-        event.current_buffer.insert_text("\n")
-
-    return keys
-
-
-@contextlib.contextmanager
-def _keys_wait() -> Iterator[None]:
-    """Keep what is typed outside a prompt for the next one, and out of the answer on the screen.
-
-    prompt_toolkit sets what it needs over this for each prompt, and then returns to it.
-    """
-    try:
-        import termios
-    except ImportError:  # not on this system: then what is typed is shown at once
-        yield
-        return
-    fd = sys.stdin.fileno()
-    before = termios.tcgetattr(fd)
-    quiet = list(before)
-    quiet[3] &= ~(termios.ECHO | termios.ICANON)
-    quiet[3] |= termios.NOFLSH  # or Ctrl-C would throw away what was typed
-    termios.tcsetattr(fd, termios.TCSADRAIN, quiet)
-    try:
-        yield
-    finally:
-        termios.tcsetattr(fd, termios.TCSADRAIN, before)

@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from gptkit.cli import options
-from gptkit.errors import ConfigError
+from gptkit.errors import ConfigError, Terminated
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
+    from gptkit.chat.loading import Make
     from gptkit.chat.recorder import Recorder
     from gptkit.chat.session import Session
     from gptkit.chat.settings import ChosenTemplate
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from gptkit.plugin_host import Registry
 
 PATIENCE_S = 0.3
+KEYS = ("emacs", "vi")
 
 DEFAULT_TEMPLATE = "dialogue"
 """Plain text, for a model whose folder names no chat template."""
@@ -45,10 +47,12 @@ def chat(
     stop: options.Stop = None,
     stop_when: options.StopWhen = None,
     system: Annotated[
-        str | None, typer.Option(help="An instruction that stands before the talk.")
+        str | None,
+        typer.Option(metavar="TEXT", help="An instruction that stands before the talk."),
     ] = None,
     template: Annotated[
-        str | None, typer.Option(help="A chat template; without it, the model's own.")
+        str | None,
+        typer.Option(metavar="NAME", help="A chat template; without it, the model's own."),
     ] = None,
     on_overflow: Annotated[
         str,
@@ -75,72 +79,113 @@ def chat(
     raw_output: Annotated[
         bool, typer.Option("--raw-output", help="Do not filter control characters.")
     ] = False,
+    keys: Annotated[
+        str, typer.Option(metavar="NAME", help="How the line is edited: emacs or vi.")
+    ] = "emacs",
+    markdown: Annotated[
+        bool, typer.Option(help="Show finished answers as Markdown where they are.")
+    ] = False,
 ) -> None:
     """Talk to a model; with stdin not a terminal, answer each line of it."""
-    from gptkit import assembly
-    from gptkit.chat.settings import ChatSettings
-    from gptkit.decoding import chain_source
+    is_terminal = sys.stdin.isatty() and sys.stdout.isatty()
+    options.choice("--keys", keys, KEYS)
 
-    registry = options.load_registry()
-    recorder, stored = _history(continue_, id, no_history)
-    if stored is not None:
-        model, system = model or stored.model, system or stored.system
-        template = template or stored.template
-    whole, items = chain_source.given(stages or (), preset, registry)
-    settings = ChatSettings(
-        registry,
-        whole_chain=whole,
-        items=items,
-        shorthands=options.shorthands(temperature, top_k, top_p),
-        stop=options.stop_block(stop=stop, stop_when=stop_when, max_new_tokens=max_new_tokens),
-        seed=options.parse_seed(seed) if seed is not None else _seed(stored),
-        system=system,
-        on_overflow=on_overflow,
-    )
-    method = options.method(speculate, strategy, registry)
-    options.note_source(whole, settings.chain)
-    source = assembly.open_model(model)
-    settings.fit(source.config)
-    if source.sampling:
-        settings.recommend(source.sampling)
-    chosen = _template(template, source, registry)
-    chosen.template.head(settings.system)  # it may have no place for one
+    def make(tell: Callable[[str], None]) -> Session:
+        """Return the session; a wrong option is refused before torch is imported."""
+        from gptkit import assembly
+        from gptkit.chat.settings import ChatSettings
+        from gptkit.decoding import chain_source
 
-    def load(source: Checkpoint) -> assembly.Model:
-        return assembly.load_model(
-            source, registry, tokenizer=tokenizer, device=device, dtype=dtype, backend=backend
+        registry = options.load_registry()
+        recorder, stored = _history(continue_, id, no_history)
+        model_name, instruction, template_name = model, system, template
+        if stored is not None:
+            model_name, instruction = model or stored.model, system or stored.system
+            template_name = template or stored.template
+        whole, items = chain_source.given(stages or (), preset, registry)
+        settings = ChatSettings(
+            registry,
+            whole_chain=whole,
+            items=items,
+            shorthands=options.shorthands(temperature, top_k, top_p),
+            stop=options.stop_block(stop=stop, stop_when=stop_when, max_new_tokens=max_new_tokens),
+            seed=options.parse_seed(seed) if seed is not None else _seed(stored),
+            system=instruction,
+            on_overflow=on_overflow,
         )
+        method = options.method(speculate, strategy, registry)
+        options.note_source(whole, settings.chain)
+        source = assembly.open_model(model_name)
+        settings.fit(source.config)
+        if source.sampling:
+            settings.recommend(source.sampling)
+        chosen = _template(template_name, source, registry)
+        chosen.template.head(settings.system)  # it may have no place for one
 
-    def other(name: str) -> tuple[assembly.Model, Engine]:
-        another = load(assembly.open_model(name))
-        return another, assembly.engine(another)
+        def load(source: Checkpoint) -> assembly.Model:
+            return assembly.load_model(
+                source, registry, tokenizer=tokenizer, device=device, dtype=dtype, backend=backend
+            )
 
-    with _loading(source.path.name):
+        def other(name: str) -> tuple[assembly.Model, Engine]:
+            another = load(assembly.open_model(name))
+            return another, assembly.engine(another)
+
+        tell(f"loading {source.path.name}")
         loaded = load(source)
         from gptkit.chat.session import Session
 
-        engine = assembly.engine(loaded, n_slots=method.width)
-        draft = assembly.draft(method, loaded, registry)
-    session = Session(
-        engine,
-        loaded,
-        settings,
-        chosen,
-        model_name=_job_name(model, source.path.name),
-        method=method,
-        draft=draft,
-        load=other,
-        listener=recorder,
-    )
-    if recorder is not None and stored is not None:
-        _resume(session, recorder, stored)
-    if sys.stdin.isatty() and sys.stdout.isatty():
-        from gptkit.chat.terminal import Terminal
-        from gptkit.config import home
+        session = Session(
+            assembly.engine(loaded, n_slots=method.width),
+            loaded,
+            settings,
+            chosen,
+            model_name=_job_name(model_name, source.path.name),
+            method=method,
+            draft=assembly.draft(method, loaded, registry),
+            load=other,
+            listener=recorder,
+        )
+        if recorder is not None and stored is not None:
+            _resume(session, recorder, stored)
+        if is_terminal:
+            import gptkit.chat.view  # noqa: F401  # in this thread, not when the prompt waits
+        return session
 
-        Terminal(session, home() / "chat_history", raw_output=raw_output).run()
+    if is_terminal:
+        _terminal(make, keys, markdown=markdown, raw_output=raw_output)
     else:
+        with _loading() as tell:
+            session = make(tell)
         _pipe(session, raw_output)
+
+
+def _terminal(make: Make, keys: str, *, markdown: bool, raw_output: bool) -> None:
+    """Talk in a terminal. Only what the prompt needs is imported here."""
+    from gptkit.chat.keyboard import Keyboard
+
+    keyboard = Keyboard()
+    terminal = None
+    try:
+        with keyboard.waiting():
+            from gptkit.chat.terminal import Terminal
+
+            terminal = Terminal(
+                make, _input_history, keyboard, keys=keys, markdown=markdown, raw_output=raw_output
+            )
+            terminal.run()
+    finally:
+        if terminal is not None and terminal.loading.is_running:
+            # Half-loaded libraries don't survive the end of the interpreter; nothing was said yet.
+            error = sys.exc_info()[1]
+            sys.stdout.flush()
+            os._exit(143 if isinstance(error, Terminated) else int(error is not None))
+
+
+def _input_history() -> Path:
+    from gptkit.config import home
+
+    return home() / "chat_history"
 
 
 def _history(
@@ -209,27 +254,26 @@ def _job_name(name: str | None, default: str) -> str:
 
 
 @contextlib.contextmanager
-def _loading(name: str) -> Iterator[None]:
+def _loading() -> Iterator[Callable[[str], None]]:
     """Say on a terminal what is being waited for, while it is, if that can be noticed."""
     from gptkit.text.safe import safe
 
-    if not sys.stderr.isatty():
-        yield
-        return
     erase = "\n" if os.environ.get("TERM") == "dumb" else "\r\x1b[2K"
-    said = threading.Event()
+    doing, said = ["starting"], threading.Event()
 
     def say() -> None:
         said.set()
-        print(f"loading {safe(name)} ...", end="", file=sys.stderr, flush=True)
+        print(f"{safe(doing[-1])} ...", end="", file=sys.stderr, flush=True)
 
     timer = threading.Timer(PATIENCE_S, say)
-    timer.start()
+    if sys.stderr.isatty():
+        timer.start()
     try:
-        yield
+        yield doing.append
     finally:
         timer.cancel()
-        timer.join()
+        if timer.is_alive():
+            timer.join()
         if said.is_set():
             print(end=erase, file=sys.stderr, flush=True)
 

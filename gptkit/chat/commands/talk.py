@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from gptkit.chat.commands.arguments import count, turn
 from gptkit.chat.conversation import drawn
-from gptkit.chat.events import EditWanted, Left, Note, SessionEvent, Tree
+from gptkit.chat.events import EditWanted, Left, LinesWanted, Note, SessionEvent, Tree
 from gptkit.errors import RequestError
 
 if TYPE_CHECKING:
@@ -45,6 +45,11 @@ def edit(session: Session, rest: str) -> Iterator[SessionEvent]:
     if not own:
         raise RequestError("nothing has been said yet")
     yield EditWanted(own[-1])
+
+
+def multi(session: Session, rest: str) -> Iterator[SessionEvent]:
+    """Write several lines; one that says /end alone sends them."""
+    yield LinesWanted()
 
 
 def branch(session: Session, rest: str) -> Iterator[SessionEvent]:
@@ -98,4 +103,4 @@ def _where(session: Session) -> str:
     return f"; it goes on after: {said[:60]}{'…' * (len(said) > 60)}"
 
 
-COMMANDS = (undo, retry, continue_, edit, branch, tree, goto, reset, exit_)
+COMMANDS = (undo, retry, continue_, edit, multi, branch, tree, goto, reset, exit_)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from gptkit.chat.events import Probed, Prompted, SessionEvent, Table
+from gptkit.chat.events import MarkdownWanted, Probed, Prompted, SessionEvent, Table
 from gptkit.chat.settings import COMMAND_LINE, DEFAULT
 from gptkit.decoding import chain_source
 from gptkit.decoding.request import parse_stage, resolve_chain
@@ -101,4 +101,11 @@ def prompt(session: Session, rest: str) -> Iterator[SessionEvent]:
     yield Prompted(tuple(pieces), len(made.ids), session.n_left_out + made.n_dropped)
 
 
-COMMANDS = (show, probs, compare, prompt)
+def markdown(session: Session, rest: str) -> Iterator[SessionEvent]:
+    """[on|off]: Show finished answers as Markdown where they are; alone, say whether."""
+    if rest not in ("on", OFF, ""):
+        raise ConfigError(f"/markdown: {rest!r} is neither on nor off")
+    yield MarkdownWanted({"on": True, OFF: False}.get(rest))
+
+
+COMMANDS = (show, probs, compare, prompt, markdown)

@@ -1,0 +1,196 @@
+"""What a session yields, on the screen: rich shows what is no answer.
+
+Whatever is no literal of ours passes through text/safe.py. No colour but the red of errors, which
+reads well on light and dark grounds; the rest are attributes.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import TYPE_CHECKING
+
+from prompt_toolkit.utils import is_dumb_terminal
+from rich.console import Console
+from rich.table import Table as Grid
+from rich.text import Text
+
+from gptkit.chat import clipboard, plain
+from gptkit.chat.events import (
+    Answered,
+    Copied,
+    Failed,
+    Heading,
+    MarkdownWanted,
+    Note,
+    Prompted,
+    Table,
+    Tree,
+)
+from gptkit.chat.markdown_view import THEME, rendered
+from gptkit.chat.printer import Printer, window
+from gptkit.chat.side_by_side import MIN_COLUMNS, SideBySide
+from gptkit.decoding.request import Event
+from gptkit.errors import GptkitError, RequestError
+from gptkit.text.safe import safe, safe_line
+
+if TYPE_CHECKING:
+    from gptkit.chat.events import SessionEvent
+
+
+class View:
+    """Shows events. A dumb terminal gets lines alone; with NO_COLOR, too, no cursor moves."""
+
+    def __init__(self, *, markdown: bool = False, raw_output: bool = False) -> None:
+        self.is_dumb = is_dumb_terminal()
+        self.markdown = markdown
+        self.raw_output = raw_output
+        self.console = Console(markup=False, emoji=False, highlight=False, theme=THEME)
+        self._moves = not self.is_dumb and "NO_COLOR" not in os.environ
+        self._printer = Printer(
+            sys.stdout,
+            wraps=self._moves and not raw_output,
+            shown=str if raw_output else safe,
+        )
+        self._said: list[str] = []
+        self._beside: SideBySide | None = None
+
+    def begin(self) -> None:
+        """Start at the left edge, below what the user typed."""
+        self._printer.begin()
+        self._said = []
+
+    def end(self) -> None:
+        """Leave the screen to the prompt."""
+        self._close_columns()
+        self._fresh_line()
+
+    def show(self, event: SessionEvent) -> None:
+        """Show an event; what asks the user for something is not for here."""
+        match event:
+            case Event():
+                self._write(event.text)
+            case Answered():
+                self._end_answer(event)
+            case Heading():
+                self._heading(event.text)
+            case Table():
+                self._table(event)
+            case Tree():
+                self._tree(event)
+            case Prompted():
+                self._prompted(event)
+            case Copied():
+                self._copy(event.text)
+            case MarkdownWanted():
+                self._set_markdown(event.on)
+            case Note():
+                self.note(event.text)
+            case Failed():
+                self.fail(event.error)
+
+    def note(self, text: str) -> None:
+        """Say something that is no error."""
+        self._print(Text(safe(text), style="dim"))
+
+    def fail(self, error: GptkitError) -> None:
+        """Say an error, and the way out of it."""
+        self._print(Text(f"error: {safe_line(str(error))}", style="red"))
+        if error.hint:
+            self._print(Text(f"  hint: {safe_line(error.hint)}"))
+
+    def _print(self, text: Text | Grid) -> None:
+        self._close_columns()
+        self._fresh_line()
+        self.console.print(text)
+
+    def _fresh_line(self) -> None:
+        self._printer.fresh_line()
+        self._said = []
+
+    def _write(self, text: str) -> None:
+        if self._beside is not None:
+            self._beside.write(text)
+        else:
+            self._said.append(text)
+            self._printer.write(text)
+
+    def _end_answer(self, answered: Answered) -> None:
+        if self._beside is not None:
+            self._beside.end(answered.mark)
+            return
+        if self.markdown and "".join(self._said) == answered.turn.text:
+            self._render(answered.turn.text)
+        if answered.mark:
+            mark = f"[{safe(answered.mark)}]"
+            if not self._printer.at_line_start and self._printer.has_room(len(mark) + 1):
+                self.console.print(Text(f" {mark}", style="dim"))
+                self._printer.begin()
+            else:
+                self._print(Text(mark, style="dim"))
+        self._fresh_line()
+        self.console.print()
+
+    def _render(self, text: str) -> None:
+        """Put the Markdown in the place of the text, where all of it is on the screen."""
+        n, lines = self._printer.n_lines, window(sys.stdout)[1]
+        if not self._moves or self.raw_output or n is None or n > lines - 2:
+            return
+        if (document := rendered(text)) is not None:
+            sys.stdout.write(f"\x1b[{n}A" * bool(n) + "\r\x1b[J")
+            self.console.print(document)
+            self._printer.begin()
+
+    def _heading(self, text: str) -> None:
+        if self._moves and window(sys.stdout)[0] >= MIN_COLUMNS:
+            self._fresh_line()
+            self._beside = self._beside or SideBySide(self.console)
+            self._beside.begin(text)
+        else:
+            self._print(Text(plain.lines(Heading(safe_line(text)))[0], style="bold"))
+
+    def _close_columns(self) -> None:
+        if self._beside is not None:
+            self._beside.close()
+            self.console.print()
+        self._beside = None
+
+    def _table(self, table: Table) -> None:
+        grid = Grid.grid(padding=(0, 2))
+        for row in table.rows:
+            grid.add_row(*(Text(safe(cell)) for cell in row))
+        self._print(grid)
+
+    def _tree(self, tree: Tree) -> None:
+        for (lead, turn), line in zip(tree.rows, plain.lines(tree), strict=True):
+            text = Text(safe_line(line), no_wrap=True, overflow="ellipsis")
+            text.stylize("dim", 0, len(lead))
+            if turn is tree.here:
+                text.stylize("bold", len(lead))
+            self._print(text)
+
+    def _prompted(self, prompted: Prompted) -> None:
+        text = Text()
+        for piece, is_control in prompted.pieces:
+            shown = f"⟦{piece}⟧" if is_control and self.is_dumb else piece
+            text.append(safe(shown), style="reverse" if is_control else "")
+        self._print(text)
+        self.note(plain.counted(prompted))
+
+    def _copy(self, text: str) -> None:
+        try:
+            if self.is_dumb:
+                raise RequestError(
+                    "this terminal has no clipboard", hint="/save talk.md writes a file"
+                )
+            sequence = clipboard.sequence(text)
+        except GptkitError as error:
+            self.fail(error)
+            return
+        sys.stdout.write(sequence)
+        sys.stdout.flush()
+        self.note(f"copied {len(text):,} characters, if the terminal allows it")
+
+    def _set_markdown(self, on: bool | None) -> None:
+        self.markdown = self.markdown if on is None else on
+        self.note(f"markdown: {'on' if self.markdown else 'off'}")
