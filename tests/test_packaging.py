@@ -53,7 +53,11 @@ def test_entry_points_are_those_that_are_installed(project):
 
 def test_what_the_code_imports_is_a_dependency(project):
     """A package that came by chance with another would be missing one day."""
-    names = {"ruamel": "ruamel.yaml", "prompt_toolkit": "prompt-toolkit"}
+    names = {
+        "ruamel": "ruamel.yaml",
+        "markdown_it": "markdown-it-py",
+        "prompt_toolkit": "prompt-toolkit",
+    }
     ours = {*SOURCES, "gptkit"}
     about = project["project"]
     extras = [text for extra in about["optional-dependencies"].values() for text in extra]
