@@ -146,8 +146,25 @@ class Terminal:
         if self.loading.failed:
             app.erase_when_done = True
             app.exit(result="")  # `run` raises the reason next
-        else:
+        elif app._running_in_terminal:  # an editor has the screen
             run_in_terminal(self._settle)
+        else:
+            app.create_background_task(self._greet_above(app))
+
+    async def _greet_above(self, app: Application[str]) -> None:
+        """Greet above the prompt.
+
+        `run_in_terminal` would give the terminal back to the shell's modes for as long, in which a
+        key may get lost: Backspace, for one.
+        """
+        if app.output.responds_to_cpr:
+            await app.renderer.wait_for_cpr_responses()
+        if self.session is None and not app.is_done:
+            app.renderer.erase()
+            self._settle()
+            app.renderer.reset()
+            app.renderer.request_absolute_cursor_position()
+            app.invalidate()
 
     def _settle(self) -> None:
         """Take the session and greet; raise the reason why there is none."""
