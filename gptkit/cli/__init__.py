@@ -63,7 +63,10 @@ def main(argv: list[str] | None = None) -> int:
     _open_closed_streams()
     for stream in (sys.stdout, sys.stderr):
         stream.reconfigure(errors="replace")  # type: ignore[union-attr]
+    interrupt, before = _Interrupt(), signal.getsignal(signal.SIGINT)
     try:
+        if before != signal.SIG_IGN:
+            signal.signal(signal.SIGINT, interrupt)
         code = app(args=argv, prog_name="gptkit", standalone_mode=False)
         sys.stdout.flush()
         return code if isinstance(code, int) else 0
@@ -86,8 +89,12 @@ def main(argv: list[str] | None = None) -> int:
         hint = "free some space there, or write elsewhere" if error.errno in _FULL else None
         return _fail(f"{what}: {error.strerror or error}", hint, 6, error)
     except Exception as error:  # whatever arrives here is a bug of ours
+        if interrupt.came:  # or of a library that took the KeyboardInterrupt for itself
+            return 130
         text = f"internal error: {type(error).__name__}: {error}"
         return _fail(text, "GPTKIT_DEBUG=1 shows the traceback; please report it", 1, error)
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def _open_closed_streams() -> None:
@@ -117,6 +124,16 @@ def _fail(text: str, hint: str | None, code: int, error: BaseException) -> int:
     if hint:
         say(f"  hint: {hint}")
     return code
+
+
+class _Interrupt:
+    """Raises KeyboardInterrupt, as Python's own handler does, and remembers it."""
+
+    came = False
+
+    def __call__(self, signum: int, frame: object) -> None:
+        self.came = True
+        raise KeyboardInterrupt
 
 
 def _terminate(signum: int, frame: object) -> None:

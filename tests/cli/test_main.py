@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 import os
 import re
 import signal
@@ -190,6 +192,49 @@ def test_signals(endless, number, code):
     assert time.monotonic() - sent < 10
     assert err == b""
     assert out.endswith(b"\n")  # so that the next prompt of the shell begins a line
+
+
+SENDS = "import os, signal; os.kill(os.getpid(), signal.SIGINT)\n"
+
+
+def test_ctrl_c_while_the_program_is_imported_says_nothing(tmp_path):
+    """The first 0.1 s of every command once ended in a traceback."""
+    (tmp_path / "typer.py").write_text(SENDS)
+    done = shell("gptkit --version", PYTHONPATH=str(tmp_path))
+    assert (done.returncode, done.stdout, done.stderr) == (130, b"", b"")
+
+
+def test_ctrl_c_after_the_work_is_done_says_nothing(tmp_path):
+    (tmp_path / "late.py").write_text(
+        f"import atexit\n\natexit.register(lambda: exec({SENDS!r}))\n"
+    )
+    listed = shell("gptkit plugins list --json", GPTKIT_PLUGINS=str(tmp_path / "late.py"))
+    assert (listed.returncode, listed.stderr) == (130, b"")
+    assert json.loads(listed.stdout)
+
+
+def test_ctrl_c_that_a_library_takes_for_a_failed_import_is_no_bug(monkeypatch, capsys):
+    """torch goes on without numpy when it is interrupted, and numpy can't be imported twice."""
+
+    def taken(*args):
+        with contextlib.suppress(BaseException):
+            os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(5)
+        raise ImportError("cannot load module more than once per process")
+
+    monkeypatch.setattr(generate, "_prompt_text", taken)
+    before = signal.getsignal(signal.SIGINT)
+    assert main(["generate", "x"]) == 130
+    assert capsys.readouterr() == ("", "")
+    assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_an_interrupt_that_is_ignored_stays_ignored():
+    """A shell without job control starts what ends in & so."""
+    code = "import signal, gptkit.__main__ as m; m.main(); print(signal.getsignal(signal.SIGINT))"
+    line = f"trap '' INT; {sys.executable} -c '{code}' --version"
+    done = subprocess.run(["bash", "-c", line], capture_output=True, text=True, check=True)
+    assert done.stdout.endswith(f"{signal.SIG_IGN!s}\n")
 
 
 def test_sigterm_is_no_failure_of_the_plugin_that_is_being_imported(tmp_path):
