@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shlex
 from typing import TYPE_CHECKING
@@ -11,12 +12,13 @@ from prompt_toolkit.completion import Completer, Completion
 from gptkit.text.safe import safe, safe_line
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator, Mapping
 
     from prompt_toolkit.completion import CompleteEvent
     from prompt_toolkit.document import Document
 
     from gptkit.chat.session import Session
+    from gptkit.chat.settings import Setting
     from gptkit.plugin_api import Param
 
     Word = tuple[str, str]
@@ -102,9 +104,13 @@ def _models(session: Session) -> Iterator[Word]:
 
 
 def _templates(session: Session) -> Iterator[Word]:
+    from gptkit.errors import GptkitError
+
     yield "show", "the exact prompt"
     for offer in session.settings.registry.offers("template"):
-        yield offer.name, offer.summary
+        with contextlib.suppress(GptkitError):  # it is no chat template, or a broken one
+            session.settings.template(offer.name)
+            yield offer.name, offer.summary
 
 
 def _presets(session: Session | None = None) -> tuple[Word, ...]:
@@ -140,38 +146,38 @@ def _settings(session: Session, before: list[str]) -> Iterator[Word]:
         if not before:
             yield setting.name, meta
         elif setting.name == before[0]:
-            params = _params(session, setting.name)
             if len(before) == 1:
-                first = next(iter(params.values()), None)
-                yield from _values(setting.value, meta, first)
-            for key, declared in params.items():
+                yield from ((word, meta) for word in _values(session, setting))
+            for key, declared in _params(session, setting.name).items():
                 yield f"{key}=", declared.range_text or declared.help
 
 
-def _params(session: Session, name: str) -> dict[str, Param]:
-    from gptkit.errors import GptkitError
+def _values(session: Session, setting: Setting) -> list[str]:
+    """Return what a setting stands at, and what else it may stand at."""
+    from gptkit.chat.settings import OWN
 
+    params = _params(session, setting.name)
+    declared = OWN.get(setting.name) or next(iter(params.values()), None)
+    words = [setting.value]
+    if declared is not None:
+        words += [*declared.choices, declared.show(declared.default)]
+    is_stop = setting.name in session.settings.registry.names("stopping")
+    if is_stop or (params and declared is not None and declared.off is not None):
+        words.append("off")
+    return [
+        word for word in dict.fromkeys(words) if word not in ("-", "on", "") and " " not in word
+    ]
+
+
+def _params(session: Session, name: str) -> Mapping[str, Param]:
+    """Return the parameters of a sampler or a stopping criterion."""
     registry = session.settings.registry
     for kind in ("sampler", "stopping"):
-        if name in registry.names(kind):
-            try:
-                return dict(registry.find(kind, name).value.params)
-            except GptkitError:  # two plugins have the name
-                return {}
+        for offer in registry.offers(kind):
+            if offer.name == name:
+                params: Mapping[str, Param] = offer.value.params
+                return params
     return {}
-
-
-def _values(now: str, meta: str, declared: Param | None) -> Iterator[Word]:
-    """Yield what a setting stands at, and what else it may stand at."""
-    seen = {"-", "on", ""}
-    words = [now, *(declared.choices if declared else ())]
-    if declared is not None:
-        words.append(declared.show(declared.default))
-    for word in words:
-        if word not in seen and " " not in word:
-            seen.add(word)
-            yield word, meta
-    yield "off", "as if it were not there"
 
 
 WORDS: dict[str, Callable[[Session], Iterable[Word]]] = {
