@@ -124,7 +124,6 @@ def test_names_values_keys_and_exceptions(folder):
     cases = [
         (["generate", "x", "-m", f"./{HOSTILE}"], 3),
         (["generate", "x", "-m", f"model{HOSTILE}"], 3),
-        (["chat", "-m", f"./{HOSTILE}"], 3),
         ([*plain, "-s", f"{HOSTILE}=1"], 2),
         ([*plain, "-s", f"temperature={HOSTILE}"], 2),
         ([*plain, "-s", "rude"], 1),
