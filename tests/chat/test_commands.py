@@ -23,9 +23,9 @@ def texts(talk):
 
 def test_the_commands_are_these():
     assert " ".join(OWN) == (
-        "help undo retry continue edit branch tree goto reset exit "
+        "help undo retry continue edit multi branch tree goto reset exit "
         "set chain preset seed max stop system template model trace "
-        "show probs compare prompt file save copy"
+        "show probs compare prompt markdown file save copy"
     )
 
 

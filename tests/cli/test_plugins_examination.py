@@ -139,8 +139,8 @@ def test_a_template_s_file(capsys, tmp_path):
     path.write_text(
         'item: "Subject: $subject\\nHaiku: $haiku"\noutput: haiku\nseparator: "\\n\\n"\n'
     )
-    code, out, err = examine(capsys, str(path))
-    assert (code, err) == (0, "")
+    code, out, _ = examine(capsys, str(path))  # on a busy machine it says what takes so long
+    assert code == 0
     assert out.splitlines()[0] == f"template haiku  [{path}]"
     code, out, _ = examine(capsys, str(tmp_path / "none.yaml"))
     assert code == 1 and "FAILED: no such file" in out
