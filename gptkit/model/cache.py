@@ -19,7 +19,6 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import torch
-from torch.nn import functional as F
 
 from gptkit.model.forward import LENGTHS, ROWS, round_up, slot_positions
 
@@ -111,7 +110,8 @@ class Read:
     trunk: int | None
     ends: list[int]
     mask: Tensor | None = None
-    """Which positions each row does not see, bool [slots, 1, n, L]; None where it sees all."""
+    """Which of the last positions each row does not see, bool [slots, 1, n, M]; every row sees
+    those before them. None where it sees all."""
 
     @classmethod
     def of(cls, span: Span, first: int) -> Read:
@@ -145,17 +145,20 @@ class Read:
 
     def close(self, device: torch.device) -> None:
         """Make the mask."""
-        ends = torch.tensor(self.ends, device=device)[:, None, None, None]
-        at = torch.arange(self.low, self.high, device=device)
-        back = torch.arange(self.n - 1, -1, -1, device=device)[:, None]
-        if self.n > 1 or min(self.ends) < self.high:
+        all_see = min(self.ends) - self.n + 1
+        if all_see < self.high:
+            ends = torch.tensor(self.ends, device=device)[:, None, None, None]
+            at = torch.arange(all_see, self.high, device=device)
+            back = torch.arange(self.n - 1, -1, -1, device=device)[:, None]
             self.mask = at >= ends - back
 
     def scores(self, q: Tensor, keys: Tensor) -> Tensor:
         """Return q k [slots, H, n, L] of q [N, H, D], scaled, and keys [slot, H, S, D]."""
         queries = q[self.rows].view(self.n_slots, self.n, *q.shape[1:]).transpose(1, 2)
         scores: Tensor = queries @ self._part(keys).transpose(-1, -2)
-        return scores if self.mask is None else scores.masked_fill_(self.mask, _NO)
+        if self.mask is not None:
+            scores[..., -self.mask.shape[-1] :].masked_fill_(self.mask, _NO)
+        return scores
 
     def mix(self, weights: Tensor, values: Tensor) -> Tensor:
         """Return the mix of values [slots * n, H, D] for weights [slots, H, n, L]."""
@@ -165,15 +168,7 @@ class Read:
         """Return the mix of values [slots * n, H, D] for q [N, H, D], scaled."""
         if self.trunk is not None:
             return self._attend_with_trunk(q, keys, values)
-        if self.n == 1:
-            return self.mix(self.scores(q, keys).softmax(-1), values)
-        end = self.ends[0]
-        mask = ~self.mask[0, 0, :, :end] if self.mask is not None else None
-        k, v = keys[self.slot, :, :end], values[self.slot, :, :end]
-        y = F.scaled_dot_product_attention(
-            q[self.rows].transpose(0, 1)[None], k[None], v[None], attn_mask=mask, scale=1.0
-        )
-        return y[0].transpose(0, 1)
+        return self.mix(self.scores(q, keys).softmax(-1), values)
 
     def _attend_with_trunk(self, q: Tensor, keys: Tensor, values: Tensor) -> Tensor:
         """Several rows of one sequence, part of a prompt: they see all of the trunk."""
