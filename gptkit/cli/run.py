@@ -16,7 +16,7 @@ from gptkit.cli.progress import LINE_EVERY_S, has_bars
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from gptkit.jobs.preflight import Job
+    from gptkit.jobs.job import Job
     from gptkit.jobs.run import Progress, Started
 
 SOME_ROWS_FAILED = 4
@@ -94,7 +94,7 @@ def run(
 
     def load() -> assembly.Model:
         return assembly.load_model(
-            checked.source,
+            checked.cells[0].source,
             registry,
             tokenizer=tokenizer,
             device=device,
@@ -139,11 +139,12 @@ def _say_start(job: Job, event: Started) -> None:
     model = event.model
     for line in model.notes:
         options.note(line)
-    chain = " ".join(map(str, job.chain))
+    cell = job.cells[0]
+    chain = " ".join(map(str, cell.chain))
     options.say(
         f"{event.n_rows:,} row{'s' * (event.n_rows != 1)}, model {model.name} "
-        f"({model.device}, {model.dtype}), sampling {chain}, seed {job.seed}"
-        + (f", {job.method}" if str(job.method) else "")
+        f"({model.device}, {model.dtype}), sampling {chain}, seed {cell.seed}"
+        + (f", {cell.method}" if str(cell.method) else "")
     )
 
 
@@ -166,6 +167,7 @@ def _speed(progress: Progress, seconds: float) -> str:
 
 
 def _summary(job: Job, progress: Progress, seconds: float) -> dict[str, Any]:
+    cell = job.cells[0]
     return {
         "rows": progress.n_rows,
         "ok": progress.n_ok,
@@ -175,9 +177,9 @@ def _summary(job: Job, progress: Progress, seconds: float) -> dict[str, Any]:
         "prompt_tokens": progress.prompt_tokens,
         "new_tokens": progress.new_tokens,
         "seconds": round(seconds, 4),
-        "seed": job.seed,
-        "model": job.source.path.name,
-        "chain": [str(stage) for stage in job.chain],
+        "seed": cell.seed,
+        "model": cell.source.path.name,
+        "chain": [str(stage) for stage in cell.chain],
         "outputs": str(job.outputs),
     }
 

@@ -16,6 +16,7 @@ from gptkit.decoding.method import Method, resolve_method
 from gptkit.decoding.request import add_stop, random_seed, resolve_chain, resolve_stops
 from gptkit.errors import ConfigError, did_you_mean
 from gptkit.jobs.examples import examples_path, read_examples
+from gptkit.jobs.job import Cell, Job, wanted
 from gptkit.jobs.rows import Scan, check_input, check_output, scan
 from gptkit.jobs.spec import JobSettings
 from gptkit.plugin_api import ChatTemplate, Template
@@ -29,9 +30,6 @@ if TYPE_CHECKING:
     from gptkit.decoding.chain_source import ChainSource
     from gptkit.decoding.request import Chain, Item
     from gptkit.plugin_host import Registry
-
-CHAT_FIELD = "text"
-"""The field of a row that is the user's turn, where the template is a chat template."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,34 +52,6 @@ class Given:
     stop: Mapping[str, Any] = field(default_factory=dict)
     batch_size: int | None = None
     on_overflow: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Job:
-    """A checked job. `stop` is a block still: a template's stop tokens need the tokenizer."""
-
-    source: Checkpoint
-    template: Template | ChatTemplate
-    system: str | None
-    examples: tuple[Mapping[str, str], ...]
-    columns: Mapping[str, str]
-    inputs: Path
-    outputs: Path
-    chain: Chain
-    method: Method
-    stop: Mapping[str, Any]
-    room: int
-    seed: int
-    on_overflow: str
-    batch_size: int
-    scan: Scan
-    registry: Registry
-    notes: tuple[str, ...] = ()
-
-    @property
-    def wanted(self) -> frozenset[str]:
-        """The template's fields that a row must fill."""
-        return _wanted(self.template)
 
 
 def prepare(
@@ -116,7 +86,7 @@ def prepare(
     outputs = given.outputs or Path(settings.outputs)
     check_input(inputs)
     check_output(outputs, [path, inputs, *([apart] if apart else [])])
-    found = _scan(inputs, _wanted(template), columns, settings)
+    found = _scan(inputs, wanted(template), columns, settings)
     source = assembly.open_model(given.model or settings.model)
     notes = document.notes
     if whole and (whole is not block or settings.sampling.preset):
@@ -127,19 +97,23 @@ def prepare(
             said = " ".join(map(str, chain))
             notes = (*notes, f"sampling as {source.path.name} recommends: {said}")
     seed = given.seed if given.seed is not None else settings.sampling.seed
-    return Job(
+    cell = Cell(
+        label={},
         source=source,
         template=template,
         system=settings.system,
         examples=examples,
         columns=columns,
-        inputs=inputs,
-        outputs=outputs,
         chain=chain,
         method=method,
         stop=stop,
         room=_room(stop, source, registry),
         seed=random_seed() if seed is None else seed,
+    )
+    return Job(
+        cells=(cell,),
+        inputs=inputs,
+        outputs=outputs,
         on_overflow=given.on_overflow or settings.on_overflow,
         batch_size=given.batch_size or settings.batch_size,
         scan=found,
@@ -207,14 +181,10 @@ def _template(
     return template
 
 
-def _wanted(template: Template | ChatTemplate) -> frozenset[str]:
-    return frozenset({CHAT_FIELD}) if isinstance(template, ChatTemplate) else template.inputs
-
-
 def _columns(
     settings: JobSettings, document: Document, template: Template | ChatTemplate
 ) -> dict[str, str]:
-    known = _wanted(template) | ({template.output} if isinstance(template, Template) else set())
+    known = wanted(template) | ({template.output} if isinstance(template, Template) else set())
     for name in settings.fields:
         if name not in known:
             raise ConfigError(
@@ -226,9 +196,9 @@ def _columns(
 
 
 def _scan(
-    inputs: Path, wanted: frozenset[str], columns: Mapping[str, str], settings: JobSettings
+    inputs: Path, fields: frozenset[str], columns: Mapping[str, str], settings: JobSettings
 ) -> Scan:
-    names = {columns.get(name, name) for name in wanted}
+    names = {columns.get(name, name) for name in fields}
     found = scan(inputs, names, refuse_bad=settings.on_bad_row == "refuse")
     missing = sorted(names - found.seen)
     if missing and found.fields:

@@ -10,10 +10,9 @@ from typing import TYPE_CHECKING, Any
 from gptkit import assembly
 from gptkit.decoding.request import Request, resolve_stops
 from gptkit.errors import ConfigError, GptkitError
-from gptkit.jobs.fields import BadRow, texts
-from gptkit.jobs.preflight import CHAT_FIELD
+from gptkit.jobs.fields import BadRow
+from gptkit.jobs.prompts import prompt as prompt_of
 from gptkit.jobs.rows import Fault, RowWriter, read_rows
-from gptkit.plugin_api import ChatTemplate
 from gptkit.text import prompting
 
 if TYPE_CHECKING:
@@ -21,7 +20,7 @@ if TYPE_CHECKING:
 
     from gptkit.assembly import Model
     from gptkit.decoding.request import Event
-    from gptkit.jobs.preflight import Job
+    from gptkit.jobs.job import Job
     from gptkit.jobs.rows import Row
     from gptkit.text.prompting import Prompt
 
@@ -94,11 +93,13 @@ class _Runner:
 
     def __init__(self, job: Job, model: Model, out: RowWriter) -> None:
         self.job, self.model, self.out = job, model, out
-        block = assembly.with_template_stops(job.stop, job.template, model.tokenizer)
+        (self.cell,) = job.cells
+        cell = self.cell
+        block = assembly.with_template_stops(cell.stop, cell.template, model.tokenizer)
         self.stops = resolve_stops(block, job.registry)
-        self.blank = prompting.blank_before_output(job.template)
-        self.engine = assembly.engine(model, n_slots=job.batch_size * job.method.width)
-        self.draft = assembly.draft(job.method, model, job.registry, n_slots=job.batch_size)
+        self.blank = prompting.blank_before_output(cell.template)
+        self.engine = assembly.engine(model, n_slots=job.batch_size * cell.method.width)
+        self.draft = assembly.draft(cell.method, model, job.registry, n_slots=job.batch_size)
         self.rows = read_rows(job.inputs)
         self.answers: dict[int, _Answer] = {}
         self.finished: dict[int, dict[str, Any]] = {}
@@ -140,7 +141,7 @@ class _Runner:
             self._fail(row, row.fault)
             return
         try:
-            prompt = self._prompt(row)
+            prompt = prompt_of(row, self.cell, self.model.tokenizer, self.job.on_overflow)
             request = self._request(row, prompt)
             id = self.engine.add(request)
         except Exception as error:  # templates and tokenizers may be anyone's: only this row fails
@@ -150,30 +151,18 @@ class _Runner:
         self.n_shortened += bool(prompt.n_dropped)
         self.prompt_tokens += len(prompt.ids)
 
-    def _prompt(self, row: Row) -> Prompt:
-        job, tokenizer = self.job, self.model.tokenizer
-        fields = texts(row.fields, job.wanted, job.columns)
-        if isinstance(job.template, ChatTemplate):
-            turn: tuple[prompting.Role, str] = ("user", fields[CHAT_FIELD])
-            return prompting.conversation(
-                job.template, job.system, [turn], tokenizer, job.room, on_overflow="error"
-            )
-        return prompting.few_shot(
-            job.template, job.examples, fields, tokenizer, job.room, job.on_overflow
-        )
-
     def _request(self, row: Row, prompt: Prompt) -> Request:
         from gptkit.decoding.noise import row_seed
 
         ids = tuple(prompt.ids) or (assembly.first_token(self.model),)
         return Request(
             ids,
-            self.job.chain,
+            self.cell.chain,
             self.stops,
-            row_seed(self.job.seed, row.key),
+            row_seed(self.cell.seed, row.key),
             n_shared=prompt.n_shared,
             draft=self.draft,
-            strategy=self.job.method.strategy,
+            strategy=self.cell.method.strategy,
         )
 
     def _take(self, id: int, event: Event) -> None:

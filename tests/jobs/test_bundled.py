@@ -6,12 +6,11 @@ from dataclasses import replace
 
 import pytest
 
-from gptkit.jobs.fields import texts
 from gptkit.jobs.preflight import Given, prepare
-from gptkit.jobs.rows import read_rows
+from gptkit.jobs.prompts import prompt
+from gptkit.jobs.rows import Row, read_rows
 from gptkit.jobs.spec import bundled_jobs
 from gptkit.plugin_host import registry
-from gptkit.text.prompting import few_shot
 from tests.fakes import ByteTokenizer
 
 
@@ -27,15 +26,15 @@ def test_a_bundled_job_renders_each_of_its_rows(job, name):
     for row in read_rows(job.inputs):
         assert row.fault is None
         assert row.id is not None
-        fields = texts(row.fields, job.wanted, job.columns)
-        made = few_shot(job.template, job.examples, fields, ByteTokenizer(), room=100_000)
-        assert made.n_examples == len(job.examples)
+        cell = replace(job.cells[0], room=100_000)
+        made = prompt(row, cell, ByteTokenizer(), "error")
+        assert made.n_examples == len(cell.examples)
 
 
 @pytest.mark.parametrize("name", ["summarize"])
 def test_summarize_asks_for_one_line(job):
-    job = replace(job, examples=job.examples[:1])
-    made = few_shot(job.template, job.examples, {"text": "It rained."}, ByteTokenizer(), 10_000)
+    cell = replace(job.cells[0], examples=job.cells[0].examples[:1], room=10_000)
+    made = prompt(Row(0, 1, "a", "a", {"text": "It rained."}), cell, ByteTokenizer(), "error")
     assert ByteTokenizer().decode(made.ids) == (
         "Summarise each text in one sentence.\n\n"
         "Text: The old mill in Ashford burned down on Friday evening. Nobody was hurt. "
@@ -43,4 +42,4 @@ def test_summarize_asks_for_one_line(job):
         "first.\nSummary: The old mill in Ashford burned down.\n\n"
         "Text: It rained.\nSummary:"
     )
-    assert job.stop["strings"] == ["\n"]
+    assert cell.stop["strings"] == ["\n"]

@@ -23,16 +23,21 @@ def plugins():
 
 
 def labels(job):
-    return [str(stage) for stage in job.chain]
+    return [str(stage) for stage in job.cells[0].chain]
 
 
 def test_a_job_is_read_whole(workshop, plugins):
     job = prepare(workshop.job(rows=ROWS), plugins)
     assert labels(job) == ["temperature=0.9", "sample"]
-    assert (job.seed, job.batch_size, job.room, job.scan.n_rows) == (7, 16, 128 - 12, 2)
+    assert (job.cells[0].seed, job.batch_size, job.cells[0].room, job.scan.n_rows) == (
+        7,
+        16,
+        128 - 12,
+        2,
+    )
     assert job.inputs == workshop.folder / "in.jsonl"
     assert job.outputs == Path("out.jsonl")
-    assert job.source.path == workshop.model
+    assert job.cells[0].source.path == workshop.model
 
 
 def test_inputs_are_found_beside_the_job_and_outputs_here(workshop, plugins, monkeypatch):
@@ -58,12 +63,12 @@ def test_the_command_line_wins(workshop, plugins):
     )
     job = prepare(path, plugins, given)
     assert (job.inputs, job.outputs) == (other, Path("else.jsonl"))
-    assert (job.seed, job.batch_size, job.on_overflow) == (9, 3, "truncate_left")
+    assert (job.cells[0].seed, job.batch_size, job.on_overflow) == (9, 3, "truncate_left")
 
 
 def test_set_changes_a_key_of_the_file(workshop, plugins):
     path = workshop.job(rows=ROWS)
-    assert prepare(path, plugins, assignments=["sampling.seed=3"]).seed == 3
+    assert prepare(path, plugins, assignments=["sampling.seed=3"]).cells[0].seed == 3
     with pytest.raises(ConfigError, match="--set sampling.sed"):
         prepare(path, plugins, assignments=["sampling.sed=3"])
 
@@ -93,15 +98,15 @@ def test_without_a_chain_the_model_s_own_serves_and_is_told(workshop, plugins):
 
 def test_a_seed_is_drawn_where_none_is_given(workshop, plugins):
     path = workshop.job(rows=ROWS, sampling=None)
-    assert prepare(path, plugins).seed != prepare(path, plugins).seed
+    assert prepare(path, plugins).cells[0].seed != prepare(path, plugins).cells[0].seed
 
 
 def test_stop_strings_join_and_limits_replace(workshop, plugins):
     path = workshop.job(rows=ROWS, stop='{strings: ["."], max_new_tokens: 12}')
     given = Given(stop={"strings": [";"], "max_new_tokens": typed("5")})
     job = prepare(path, plugins, given)
-    assert job.stop["strings"] == [".", ";"]
-    assert job.room == 128 - 5
+    assert job.cells[0].stop["strings"] == [".", ";"]
+    assert job.cells[0].room == 128 - 5
 
 
 @pytest.mark.parametrize(
@@ -147,13 +152,13 @@ def test_a_field_that_any_row_has_is_no_mistake_of_the_template(workshop, plugin
 
 def test_fields_name_the_input_s_own(workshop, plugins):
     path = workshop.job(rows=[{"body": "x"}], fields="{text: body}")
-    assert prepare(path, plugins).columns == {"text": "body"}
+    assert prepare(path, plugins).cells[0].columns == {"text": "body"}
 
 
 def test_examples_from_a_file_go_by_the_names_of_the_data(workshop, plugins):
     workshop.rows([{"body": "x", "answer": "y"}, {"body": 2, "answer": "z"}, "[]"], "few.jsonl")
     path = workshop.job(rows=[{"body": "x"}], fields="{text: body}", examples="few.jsonl", k="2")
-    assert prepare(path, plugins).examples == (
+    assert prepare(path, plugins).cells[0].examples == (
         {"text": "x", "answer": "y"},
         {"text": "2", "answer": "z"},
     )
@@ -172,7 +177,7 @@ def test_a_bad_row_stops_the_job_unless_it_may_be_an_error_row(workshop, plugins
 
 def test_a_chat_template_takes_one_field_and_no_examples(workshop, plugins):
     path = workshop.job(rows=ROWS, template="dialogue", system="Be kind.")
-    assert prepare(path, plugins).wanted == {"text"}
+    assert prepare(path, plugins).cells[0].wanted == {"text"}
     with pytest.raises(ConfigError, match="a chat template takes no examples"):
         prepare(workshop.job(rows=ROWS, template="dialogue", examples="[{text: x}]"), plugins)
 

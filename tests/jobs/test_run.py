@@ -41,7 +41,7 @@ def compute(path, plugins, change=None, **given):
     job = prepare(path, plugins, Given(**given))
 
     def load():
-        model = assembly.load_model(job.source, plugins, device="cpu")
+        model = assembly.load_model(job.cells[0].source, plugins, device="cpu")
         return change(model) if change else model
 
     *_, last = run(job, load)
@@ -207,8 +207,8 @@ def test_logits_that_are_no_numbers_fail_their_row_alone(workshop, plugins):
 
 def test_a_template_s_stops_join_the_job_s(workshop, plugins):
     job = prepare(workshop.job(rows=varied(1), stop='{strings: ["!"], max_new_tokens: 9}'), plugins)
-    model = assembly.load_model(job.source, plugins, device="cpu")
-    block = assembly.with_template_stops(job.stop, job.template, model.tokenizer)
+    model = assembly.load_model(job.cells[0].source, plugins, device="cpu")
+    block = assembly.with_template_stops(job.cells[0].stop, job.cells[0].template, model.tokenizer)
     assert block["strings"] == ["!", "\n\n"]
 
 
@@ -233,7 +233,7 @@ def test_a_stopped_job_leaves_the_old_output_and_nothing_else(workshop, plugins)
     job = prepare(workshop.job(rows=varied(20)), plugins, Given(batch_size=2))
     (workshop.folder / "out.jsonl").write_text("old")
     before = sorted(os.listdir(workshop.folder))
-    events = run(job, lambda: assembly.load_model(job.source, plugins, device="cpu"))
+    events = run(job, lambda: assembly.load_model(job.cells[0].source, plugins, device="cpu"))
     assert isinstance(next(events), Started)
     for event in events:
         if event.n_done > 3:
@@ -255,7 +255,7 @@ def test_rows_wait_for_an_earlier_one_only_in_bounds(workshop, plugins, monkeypa
     monkeypatch.setattr(runs, "read_rows", counted)
     rows = [{"id": 0, "text": "x"}, *({"id": i} for i in range(1, 200))]
     job = prepare(workshop.job(rows=rows), plugins, Given(batch_size=2))
-    events = run(job, lambda: assembly.load_model(job.source, plugins, device="cpu"))
+    events = run(job, lambda: assembly.load_model(job.cells[0].source, plugins, device="cpu"))
     next(events)
     next(events)
     assert len(read) <= runs.WINDOW * 2
@@ -267,7 +267,7 @@ def test_an_input_that_changes_under_the_job_is_noticed(workshop, plugins):
     job = prepare(workshop.job(rows=varied(3)), plugins)
     workshop.rows(varied(4))
     with pytest.raises(ConfigError, match="was changed while its rows were computed"):
-        list(run(job, lambda: assembly.load_model(job.source, plugins, device="cpu")))
+        list(run(job, lambda: assembly.load_model(job.cells[0].source, plugins, device="cpu")))
     assert not (workshop.folder / "out.jsonl").exists()
 
 
@@ -290,7 +290,7 @@ def test_errors_are_named_in_lower_snake():
 )
 def test_the_blank_before_the_output_is_the_template_s(workshop, plugins, item, blank):
     path = workshop.job(rows=varied(1), template=f'{{item: "{item}", output: answer}}')
-    assert blank_before_output(prepare(path, plugins).template) == blank
+    assert blank_before_output(prepare(path, plugins).cells[0].template) == blank
 
 
 def test_the_blank_before_a_chat_answer_is_the_template_s(plugins):

@@ -1,0 +1,68 @@
+"""A checked job: what is the same for all its rows, and its cells, each a way to answer a row."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from gptkit.plugin_api import ChatTemplate
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from gptkit.checkpoints.checkpoint import Checkpoint
+    from gptkit.decoding.method import Method
+    from gptkit.decoding.request import Chain
+    from gptkit.jobs.rows import Scan
+    from gptkit.plugin_api import Template
+    from gptkit.plugin_host import Registry
+
+CHAT_FIELD = "text"
+"""The field of a row that is the user's turn, where the template is a chat template."""
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """One way to answer every row: a model, a template, a chain and a seed.
+
+    `label` has what the axes of a matrix are in this cell; without a matrix it is empty. `stop` is
+    a block still: a template's stop tokens need the tokenizer. `room` is how many tokens a prompt
+    may have.
+    """
+
+    label: Mapping[str, str]
+    source: Checkpoint
+    template: Template | ChatTemplate
+    system: str | None
+    examples: tuple[Mapping[str, str], ...]
+    columns: Mapping[str, str]
+    chain: Chain
+    method: Method
+    stop: Mapping[str, Any]
+    room: int
+    seed: int
+
+    @property
+    def wanted(self) -> frozenset[str]:
+        """The template's fields that a row must fill."""
+        return wanted(self.template)
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """A checked job: for each row of `inputs`, an answer of each cell."""
+
+    cells: tuple[Cell, ...]
+    inputs: Path
+    outputs: Path
+    on_overflow: str
+    batch_size: int
+    scan: Scan
+    registry: Registry
+    notes: tuple[str, ...] = ()
+
+
+def wanted(template: Template | ChatTemplate) -> frozenset[str]:
+    """Return the fields of a template that a row must fill."""
+    return frozenset({CHAT_FIELD}) if isinstance(template, ChatTemplate) else template.inputs
