@@ -11,11 +11,9 @@ import torch
 
 from gptkit import assembly
 from gptkit.decoding.noise import row_seed
-from gptkit.errors import ConfigError, ContextOverflow, NonFiniteLogits, PluginError
-from gptkit.jobs import run as runs
-from gptkit.jobs.fields import BadRow
+from gptkit.errors import ConfigError
 from gptkit.jobs.preflight import Given, prepare
-from gptkit.jobs.run import Progress, Started, fault_of, run
+from gptkit.jobs.run import Progress, Started, run
 from gptkit.plugin_host import registry
 from gptkit.text.prompting import blank_before_output
 
@@ -243,40 +241,12 @@ def test_a_stopped_job_leaves_the_old_output_and_nothing_else(workshop, plugins)
     assert (workshop.folder / "out.jsonl").read_text() == "old"
 
 
-def test_rows_wait_for_an_earlier_one_only_in_bounds(workshop, plugins, monkeypatch):
-    read = []
-    real = runs.read_rows
-
-    def counted(path):
-        for row in real(path):
-            read.append(row.index)
-            yield row
-
-    monkeypatch.setattr(runs, "read_rows", counted)
-    rows = [{"id": 0, "text": "x"}, *({"id": i} for i in range(1, 200))]
-    job = prepare(workshop.job(rows=rows), plugins, Given(batch_size=2))
-    events = run(job, lambda: assembly.load_model(job.cells[0].source, plugins, device="cpu"))
-    next(events)
-    next(events)
-    assert len(read) <= runs.WINDOW * 2
-    *_, last = events
-    assert (last.n_ok, last.n_failed) == (1, 199)
-
-
 def test_an_input_that_changes_under_the_job_is_noticed(workshop, plugins):
     job = prepare(workshop.job(rows=varied(3)), plugins)
     workshop.rows(varied(4))
     with pytest.raises(ConfigError, match="was changed while its rows were computed"):
         list(run(job, lambda: assembly.load_model(job.cells[0].source, plugins, device="cpu")))
     assert not (workshop.folder / "out.jsonl").exists()
-
-
-def test_errors_are_named_in_lower_snake():
-    assert fault_of(ContextOverflow("x")).type == "context_overflow"
-    assert fault_of(NonFiniteLogits("x")).type == "non_finite_logits"
-    assert fault_of(PluginError("x")).type == "plugin_error"
-    assert fault_of(BadRow("missing_field", "x")).type == "missing_field"
-    assert fault_of(KeyError("y")).message == "KeyError: 'y'"
 
 
 @pytest.mark.parametrize(
