@@ -9,6 +9,7 @@ GptkitError                 1  a computation that can't go on
 ├── RequestError            2  a request that this model or mode can't serve
 │   └── ContextOverflow     2  prompt and new tokens don't fit in block_size
 ├── NonFiniteLogits         1  the model answered with NaN or infinity
+├── ResumeRefused           5  what was begun is not what is asked for now, or runs already
 └── ResourceError           6  the disk or the memory gave out
 """
 
@@ -71,6 +72,12 @@ class ContextOverflow(RequestError):
 
 class NonFiniteLogits(GptkitError):
     """The model answered with NaN or infinity."""
+
+
+class ResumeRefused(GptkitError):
+    """What was begun can't go on: it is not what is asked for now, or it runs already."""
+
+    exit_code = 5
 
 
 class ResourceError(GptkitError):

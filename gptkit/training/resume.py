@@ -13,7 +13,7 @@ import torch
 
 from gptkit.checkpoints.checkpoint import open_checkpoint
 from gptkit.checkpoints.save import save_checkpoint
-from gptkit.errors import CheckpointError, ConfigError
+from gptkit.errors import CheckpointError, ResumeRefused
 from gptkit.training import optimizer as optimizers
 
 if TYPE_CHECKING:
@@ -34,12 +34,6 @@ MAY_CHANGE = frozenset(
     f"training.{key}"
     for key in ("max_steps", "eval_interval", "eval_batches", "save_interval", "device")
 )
-
-
-class ResumeRefused(ConfigError):
-    """The checkpoint that is there was not made by this recipe."""
-
-    exit_code = 5
 
 
 @dataclass(slots=True)

@@ -1,0 +1,211 @@
+"""The journal of a job: a header, then a line for each row that has ended, on disk as it ends.
+
+A line is the CRC-32 of its JSON in eight hex digits, a blank, the JSON and a newline. It is written
+by one call and synced, so that whatever happens only the last one can be torn.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import json
+import os
+import zlib
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Self
+
+from gptkit.errors import ResourceError, ResumeRefused
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+    from pathlib import Path
+    from types import TracebackType
+
+FORMAT = 1
+"""The number of this form, which the header gives; a reader that knows another one must refuse."""
+_FORMAT_KEY = "gptkit_journal"
+
+
+def line_of(record: Mapping[str, Any]) -> bytes:
+    """Return the line of a record."""
+    data = json.dumps(record, ensure_ascii=False, allow_nan=False).encode()
+    return b"%08x %s\n" % (zlib.crc32(data), data)
+
+
+def record_of(line: bytes) -> dict[str, Any] | None:
+    """Return the record of a line, or None where the line is not what was written."""
+    data = line[9:-1]
+    if line[8:9] != b" " or line[-1:] != b"\n" or line[:8] != b"%08x" % zlib.crc32(data):
+        return None
+    try:
+        record = json.loads(data)
+    except ValueError:  # garbage whose checksum is right by chance
+        return None
+    return record if isinstance(record, dict) else None
+
+
+@dataclass(frozen=True, slots=True)
+class Damage:
+    """What a journal has lost: bytes cut off its end, and lines before that are not readable."""
+
+    n_cut_bytes: int = 0
+    n_lines: int = 0
+
+
+class Journal:
+    """A journal that is open to add to; what it holds is read by place.
+
+    A place is the offset of a line, which `add` returns and `places` yields.
+    """
+
+    def __init__(self, path: Path, handle: int, end: int) -> None:
+        self.path = path
+        self._handle = handle
+        self._end = end
+        self._reader = path.open("rb")
+
+    @classmethod
+    def create(cls, path: Path, header: Mapping[str, Any]) -> Self:
+        """Begin a journal; a file that is there holds no rows, and is replaced."""
+        handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | _CLOEXEC, 0o666)
+        try:
+            os.ftruncate(handle, 0)
+            journal = cls(path, handle, 0)
+        except BaseException:
+            os.close(handle)
+            raise
+        try:
+            journal.add({_FORMAT_KEY: FORMAT, **header})
+            sync_folder(path.parent)
+        except BaseException:
+            journal.close()
+            raise
+        return journal
+
+    @classmethod
+    def open(cls, path: Path) -> Self:
+        """Open a journal that is there, to read it and to add to it."""
+        handle = os.open(path, os.O_RDWR | os.O_APPEND | _CLOEXEC)
+        try:
+            return cls(path, handle, os.fstat(handle).st_size)
+        except BaseException:
+            os.close(handle)
+            raise
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the file; all that was added is on the disk already."""
+        self._reader.close()
+        if self._handle >= 0:
+            handle, self._handle = self._handle, -1
+            os.close(handle)
+
+    def header(self) -> dict[str, Any] | None:
+        """Return the header, or None where there is none; raise ResumeRefused for another format.
+
+        It is the first line, unless that was moved.
+        """
+        for _, _, record in self._records():
+            if record is not None and _FORMAT_KEY in record:
+                if record[_FORMAT_KEY] != FORMAT:
+                    raise ResumeRefused(
+                        f"{self.path} was written by another version of gptkit",
+                        hint="go on with that one, or begin anew with --restart",
+                    )
+                return record
+        return None
+
+    def rows(self) -> Iterator[tuple[int, dict[str, Any]]]:
+        """Yield place and record of each row that is readable, in the order they were written."""
+        for place, _, record in self._records():
+            if record is not None and "row" in record:
+                yield place, record
+
+    def repair(self) -> Damage:
+        """Cut off what stands after the last readable line, and say what is lost."""
+        good, n_bad, n_lines = 0, 0, 0
+        for _, end, record in self._records():
+            if record is None:
+                n_bad += 1
+            else:
+                n_lines += n_bad
+                n_bad, good = 0, end
+        n_cut = self._end - good
+        if n_cut:
+            os.ftruncate(self._handle, good)
+            os.fsync(self._handle)
+            self._end = good
+            self._reader.close()  # it may have read what is no longer there
+            self._reader = self.path.open("rb")
+        return Damage(n_cut, n_lines)
+
+    def _records(self) -> Iterator[tuple[int, int, dict[str, Any] | None]]:
+        """Yield where each line begins and ends, and its record, if it has one."""
+        place = 0
+        while place < self._end:
+            self._reader.seek(place)
+            line = self._reader.readline()
+            end = place + len(line)
+            yield place, end, record_of(line)
+            place = end
+
+    def add(self, record: Mapping[str, Any]) -> int:
+        """Write a line and bring it to the disk; return its place.
+
+        Raise OSError where that fails. The line is then gone, and what was there before is safe.
+        """
+        line, place = line_of(record), self._end
+        try:
+            n = os.write(self._handle, line)
+            while n < len(line):  # only a disk that is nearly full takes a part
+                n += os.write(self._handle, line[n:])
+            os.fsync(self._handle)
+        except OSError:
+            with contextlib.suppress(OSError):
+                os.ftruncate(self._handle, place)
+            raise
+        self._end = place + len(line)
+        return place
+
+    def read(self, place: int) -> dict[str, Any]:
+        """Return the record at a place; raise ResourceError where it is not what was written."""
+        self._reader.seek(place)
+        record = record_of(self._reader.readline())
+        if record is None:
+            raise ResourceError(
+                f"{self.path} was changed while it was in use",
+                hint="run the same command: what can't be read is computed again",
+            )
+        return record
+
+
+_CLOEXEC = getattr(os, "O_CLOEXEC", 0)
+
+
+def sync_folder(folder: Path) -> None:
+    """Make a new name last through a power cut, where folders can be opened and synced."""
+    try:
+        handle = os.open(folder, os.O_RDONLY)
+    except OSError:  # Windows
+        return
+    try:
+        os.fsync(handle)
+    except OSError as error:
+        if error.errno not in _CANT_SYNC:
+            raise
+    finally:
+        os.close(handle)
+
+
+_CANT_SYNC = (errno.EINVAL, errno.ENOTSUP, errno.EBADF, errno.EACCES, errno.EPERM)
+"""What file systems answer that sync no folders: some of networks do."""
