@@ -1,4 +1,4 @@
-"""The examples of a job: written in its file, or in a JSONL file beside it."""
+"""The examples that a job may choose from: in its file, or in a JSONL file beside it."""
 
 from __future__ import annotations
 
@@ -24,26 +24,35 @@ def examples_path(settings: JobSettings, folder: Path) -> Path | None:
 
 
 def read_examples(
-    settings: JobSettings, document: Document, template: Template, folder: Path
+    settings: JobSettings,
+    document: Document,
+    template: Template,
+    columns: Mapping[str, str],
+    folder: Path,
 ) -> tuple[Mapping[str, str], ...]:
-    """Return the first k examples, each with all fields of the template; raise ConfigError."""
+    """Return the examples to choose from, each with all fields of the template.
+
+    Raise ConfigError for one that is wrong, and where there are fewer than `k`. Where the first k
+    serve, no more are read.
+    """
     path = examples_path(settings, folder)
     if path is not None:
         check_input(path)
         if path.suffix.lower() not in JSONL:
             raise ConfigError(f"examples: {path.name} is no JSONL file")
     given = _of_file(path) if path is not None else _of_document(settings, document)
-    # The names of a file are the data's, those of the job file are the template's.
-    columns = settings.fields if path is not None else {}
+    if path is None:
+        columns = {}  # the names of a file are the data's, those of the job file the template's
+    k = settings.k if isinstance(settings.k, int) else None
     made = []
-    for where, fields in islice(given, settings.k):
+    for where, fields in islice(given, k if settings.select == "first" else None):
         try:
             made.append(texts(fields, template.inputs | {template.output}, columns))
         except GptkitError as error:
             raise ConfigError(f"{where}: {error}") from error
-    if settings.k is not None and len(made) < settings.k:
+    if k is not None and len(made) < k:
         where = document.where(("k",))
-        raise ConfigError(f"{where}: k is {settings.k}, but there are {len(made)} examples")
+        raise ConfigError(f"{where}: k is {k}, but there are {len(made)} examples")
     return tuple(made)
 
 

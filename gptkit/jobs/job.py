@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from gptkit.decoding.method import Method
     from gptkit.decoding.request import Chain
     from gptkit.jobs.rows import Scan
+    from gptkit.jobs.selection import Examples
+    from gptkit.jobs.spec import Task
     from gptkit.plugin_api import Template
     from gptkit.plugin_host import Registry
 
@@ -26,16 +28,16 @@ CHAT_FIELD = "text"
 class Cell:
     """One way to answer every row: a model, a template, a chain and a seed.
 
-    `label` has what the axes of a matrix are in this cell; without a matrix it is empty. `stop` is
-    a block still: a template's stop tokens need the tokenizer. `room` is how many tokens a prompt
-    may have.
+    `label` has the names that this cell has on the axes of a matrix; without one it is empty.
+    Cells of one model have the same `source`. `stop` is a block still: a template's stop tokens
+    need the tokenizer. `room` is how many tokens a prompt may have.
     """
 
     label: Mapping[str, str]
     source: Checkpoint
     template: Template | ChatTemplate
     system: str | None
-    examples: tuple[Mapping[str, str], ...]
+    examples: Examples
     columns: Mapping[str, str]
     chain: Chain
     method: Method
@@ -51,12 +53,23 @@ class Cell:
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """A checked job: for each row of `inputs`, an answer of each cell."""
+    """A checked job: for each row of `inputs`, `n` answers of each cell.
 
+    `logprobs` is how many other tokens are recorded beside each, None for no log-probabilities.
+    `settings` is what the file at `path` says, changed by `--set`.
+    """
+
+    path: Path
+    settings: Mapping[str, Any]
     cells: tuple[Cell, ...]
     inputs: Path
     outputs: Path
+    task: Task
+    n: int
+    logprobs: int | None
     on_overflow: str
+    on_error: str
+    csv_safe: bool
     batch_size: int
     scan: Scan
     registry: Registry

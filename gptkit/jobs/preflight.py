@@ -13,14 +13,20 @@ from gptkit import assembly
 from gptkit.config import read_yaml
 from gptkit.decoding import chain_source
 from gptkit.decoding.method import Method, resolve_method
-from gptkit.decoding.request import add_stop, random_seed, resolve_chain, resolve_stops
+from gptkit.decoding.request import (
+    add_stop,
+    is_greedy,
+    random_seed,
+    resolve_chain,
+    resolve_stops,
+)
 from gptkit.errors import ConfigError, did_you_mean
-from gptkit.jobs.examples import examples_path, read_examples
-from gptkit.jobs.job import Cell, Job, wanted
+from gptkit.jobs import matrix
+from gptkit.jobs.examples import examples_path
+from gptkit.jobs.job import Cell, Job
 from gptkit.jobs.rows import Scan, check_input, check_output, scan
 from gptkit.jobs.spec import JobSettings
-from gptkit.plugin_api import ChatTemplate, Template
-from gptkit.text.template import from_document
+from gptkit.jobs.templates import read_templates
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -53,6 +59,21 @@ class Given:
     batch_size: int | None = None
     on_overflow: str | None = None
 
+    @property
+    def axes(self) -> dict[str, str]:
+        """The axes of a matrix that an option says too, with that option."""
+        found = {}
+        if self.model is not None:
+            found["model"] = "--model"
+        if self.whole_chain is not None:
+            found["sampler"] = self.whole_chain.name
+        elif self.stages or self.shorthands:
+            name = next(iter(self.shorthands), "").replace("_", "-")
+            found["sampler"] = "-s" if self.stages else f"--{name}"
+        if self.seed is not None:
+            found["seed"] = "--seed"
+        return found
+
 
 def prepare(
     path: Path, registry: Registry, given: Given | None = None, assignments: Iterable[str] = ()
@@ -66,71 +87,138 @@ def prepare(
     for assignment in assignments:
         document = document.set(assignment)
     settings = document.build(JobSettings)
-    block = chain_source.from_block(settings.sampling, document, registry, at=("sampling",))
-    whole = given.whole_chain or block
-    chain = _chain(whole, given, registry)
-    method = given.method or Method()
-    if not method.named:
-        with document.locating("sampling"):
-            method = resolve_method(
-                settings.sampling.speculate, settings.sampling.strategy, registry
-            )
+    axes = matrix.axes(settings, document, given.axes)
+    chains = _chains(settings, document, axes.get("sampler"), given, registry)
+    method = _method(settings, document, given, registry)
     stop = _stop(settings, document, given, registry)
-    template = _template(settings, document, registry)
-    columns = _columns(settings, document, template)
-    apart = examples_path(settings, path.parent)
-    examples: tuple[Mapping[str, str], ...] = ()
-    if isinstance(template, Template):
-        examples = read_examples(settings, document, template, path.parent)
-    inputs = given.inputs or path.parent / settings.inputs
+    templates = read_templates(settings, document, axes.get("template"), registry, path.parent)
+    inputs = given.inputs or _one_input(settings, document, path.parent)
     outputs = given.outputs or Path(settings.outputs)
+    apart = examples_path(settings, path.parent)
     check_input(inputs)
     check_output(outputs, [path, inputs, *([apart] if apart else [])])
-    found = _scan(inputs, wanted(template), columns, settings)
-    source = assembly.open_model(given.model or settings.model)
-    notes = document.notes
-    if whole and (whole is not block or settings.sampling.preset):
-        notes = (*notes, whole.said_of(chain))
-    if not chain:
-        chain = resolve_chain(source.sampling or (), registry)
-        if source.sampling:
-            said = " ".join(map(str, chain))
-            notes = (*notes, f"sampling as {source.path.name} recommends: {said}")
-    seed = given.seed if given.seed is not None else settings.sampling.seed
-    cell = Cell(
-        label={},
-        source=source,
-        template=template,
-        system=settings.system,
-        examples=examples,
-        columns=columns,
-        chain=chain,
-        method=method,
-        stop=stop,
-        room=_room(stop, source, registry),
-        seed=random_seed() if seed is None else seed,
-    )
+    names = {name for template in templates.values() for name in template.names}
+    found = _scan(inputs, names, settings)
+    models = _models(settings, document, axes.get("model"), given)
+    rooms = {name: _room(stop, source, registry) for name, source in models.items()}
+    seeds = _seeds(settings, axes.get("seed"), given)
+    notes = [*document.notes, *(note for _, note in chains.values() if note)]
+    cells = []
+    for label in matrix.labels(axes):
+        source, template = models[label.get("model")], templates[label.get("template")]
+        chain, _ = chains[label.get("sampler")]
+        if not chain:
+            chain, note = _recommended(source, registry)
+            notes += note
+        seed = seeds[label.get("seed")]
+        cell = Cell(
+            label=label,
+            source=source,
+            template=template.template,
+            system=settings.system,
+            examples=template.examples(settings, seed),
+            columns=template.columns,
+            chain=chain,
+            method=method,
+            stop=stop,
+            room=rooms[label.get("model")],
+            seed=seed,
+        )
+        cells.append(cell)
+    if settings.n > 1 and all(is_greedy(cell.chain) for cell in cells):
+        notes.append(
+            f"n is {settings.n}, but the chain is greedy: a row's answers are all the same"
+        )
     return Job(
-        cells=(cell,),
+        path=path,
+        settings=document.data,
+        cells=tuple(cells),
         inputs=inputs,
         outputs=outputs,
+        task=settings.task,
+        n=settings.n,
+        logprobs=settings.logprobs,
         on_overflow=given.on_overflow or settings.on_overflow,
+        on_error=settings.on_error,
+        csv_safe=settings.csv_safe,
         batch_size=given.batch_size or settings.batch_size,
         scan=found,
         registry=registry,
-        notes=notes,
+        notes=tuple(dict.fromkeys(notes)),
     )
 
 
 # What the parts of a job file come to ---------------------------------------------------------
 
 
-def _chain(whole: ChainSource | None, given: Given, registry: Registry) -> Chain:
-    """Return the whole chain with -s over it, or that of -s alone; empty where neither is."""
+def _chains(
+    settings: JobSettings,
+    document: Document,
+    axis: matrix.Axis | None,
+    given: Given,
+    registry: Registry,
+) -> dict[str | None, tuple[Chain, str]]:
+    """Return the chains by their name on the axis, each with what is to be said of it.
+
+    One under None where there is no axis; it is empty where neither the file nor -s names one.
+    """
+    if axis is not None:
+        return {name: _chain_of(point, document, registry) for name, point in axis.items()}
+    block = chain_source.from_block(settings.sampling, document, registry, at=("sampling",))
+    whole = given.whole_chain or block
     if whole is None and not given.stages and not given.shorthands:
-        return ()
+        return {None: ((), "")}
     base = whole.chain if whole else None
-    return resolve_chain(given.stages, registry, base=base, shorthands=given.shorthands)
+    chain = resolve_chain(given.stages, registry, base=base, shorthands=given.shorthands)
+    told = whole is not None and (whole is not block or settings.sampling.preset is not None)
+    return {None: (chain, whole.said_of(chain) if whole and told else "")}
+
+
+def _chain_of(point: matrix.Point, document: Document, registry: Registry) -> tuple[Chain, str]:
+    with document.locating(*point.at):
+        if not isinstance(point.value, str):
+            return resolve_chain(point.value, registry), ""
+        source = chain_source.from_preset(point.value, registry)
+        return source.chain, source.said_of(source.chain)
+
+
+def _recommended(source: Checkpoint, registry: Registry) -> tuple[Chain, list[str]]:
+    """Return the chain that a model recommends, and say so; without one, plain sampling."""
+    chain = resolve_chain(source.sampling or (), registry)
+    said = f"sampling as {source.path.name} recommends: {' '.join(map(str, chain))}"
+    return chain, [said] if source.sampling else []
+
+
+def _method(settings: JobSettings, document: Document, given: Given, registry: Registry) -> Method:
+    if given.method is not None and given.method.named:
+        return given.method
+    with document.locating("sampling"):
+        return resolve_method(settings.sampling.speculate, settings.sampling.strategy, registry)
+
+
+def _models(
+    settings: JobSettings, document: Document, axis: matrix.Axis | None, given: Given
+) -> dict[str | None, Checkpoint]:
+    """Return the models by their name on the axis, or one under None; each is opened once."""
+    if axis is None:
+        return {None: assembly.open_model(given.model or settings.model)}
+    opened: dict[str, Checkpoint] = {}
+    for point in axis.values():
+        with document.locating(*point.at):
+            if point.value not in opened:
+                opened[point.value] = assembly.open_model(point.value)
+    return {name: opened[point.value] for name, point in axis.items()}
+
+
+def _seeds(settings: JobSettings, axis: matrix.Axis | None, given: Given) -> dict[str | None, int]:
+    """Return the seeds by their name on the axis, or one for all cells under None.
+
+    So a row starts from the same noise in each cell, unless a seed tells them apart.
+    """
+    if axis is not None:
+        return {name: point.value for name, point in axis.items()}
+    seed = given.seed if given.seed is not None else settings.sampling.seed
+    return {None: random_seed() if seed is None else seed}
 
 
 def _stop(
@@ -151,54 +239,20 @@ def _room(stop: Mapping[str, Any], source: Checkpoint, registry: Registry) -> in
     new, context = resolve_stops(stop, registry).max_new_tokens, source.config.block_size
     if new >= context:
         raise ConfigError(
-            f"max_new_tokens: {new:,} leaves no room for a prompt in the model's context "
-            f"of {context:,}",
+            f"max_new_tokens: {new:,} leaves no room for a prompt in the context of "
+            f"{source.path.name}, {context:,}",
             hint="ask for fewer",
         )
     return context - new
 
 
-def _template(
-    settings: JobSettings, document: Document, registry: Registry
-) -> Template | ChatTemplate:
-    template: Template | ChatTemplate
-    if isinstance(settings.template, dict):
-        template = from_document(document, document.name, at=("template",))
-    else:
-        with document.locating("template"):
-            template = assembly.template(settings.template, registry)
-    if isinstance(template, ChatTemplate):
-        if settings.examples:
-            raise ConfigError(
-                f"{document.where(('examples',))}: a chat template takes no examples",
-                hint="choose a few-shot template",
-            )
-    elif settings.system is not None:
-        raise ConfigError(
-            f"{document.where(('system',))}: only a chat template takes 'system'",
-            hint="write it as the template's instruction",
-        )
-    return template
+def _one_input(settings: JobSettings, document: Document, folder: Path) -> Path:
+    if not isinstance(settings.inputs, str):
+        raise ConfigError(f"{document.where(('inputs',))}: several inputs can't be read yet")
+    return folder / settings.inputs
 
 
-def _columns(
-    settings: JobSettings, document: Document, template: Template | ChatTemplate
-) -> dict[str, str]:
-    known = wanted(template) | ({template.output} if isinstance(template, Template) else set())
-    for name in settings.fields:
-        if name not in known:
-            raise ConfigError(
-                f"{document.where(('fields', name))}: the template has no ${name}; "
-                f"it has: {', '.join(sorted(known))}",
-                hint=did_you_mean(name, known),
-            )
-    return dict(settings.fields)
-
-
-def _scan(
-    inputs: Path, fields: frozenset[str], columns: Mapping[str, str], settings: JobSettings
-) -> Scan:
-    names = {columns.get(name, name) for name in fields}
+def _scan(inputs: Path, names: set[str], settings: JobSettings) -> Scan:
     found = scan(inputs, names, refuse_bad=settings.on_bad_row == "refuse")
     missing = sorted(names - found.seen)
     if missing and found.fields:

@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from gptkit.jobs.fields import texts
 from gptkit.jobs.job import CHAT_FIELD
+from gptkit.jobs.spec import AUTO
 from gptkit.plugin_api import ChatTemplate
 from gptkit.text import prompting
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from gptkit.jobs.job import Cell
     from gptkit.jobs.rows import Row
-    from gptkit.plugin_api import Tokenizer
+    from gptkit.plugin_api import Template, Tokenizer
     from gptkit.text.prompting import Prompt
+
+FIRST_TRY = 8
+"""Examples that `k: auto` tries first; where they fit, twice as many, and so on."""
 
 
 def prompt(row: Row, cell: Cell, tokenizer: Tokenizer, on_overflow: str) -> Prompt:
@@ -24,6 +31,28 @@ def prompt(row: Row, cell: Cell, tokenizer: Tokenizer, on_overflow: str) -> Prom
         return prompting.conversation(
             cell.template, cell.system, [turn], tokenizer, cell.room, on_overflow="error"
         )
-    return prompting.few_shot(
-        cell.template, cell.examples, fields, tokenizer, cell.room, on_overflow
-    )
+    return _few_shot(cell, cell.template, fields, tokenizer, on_overflow)
+
+
+def _few_shot(
+    cell: Cell,
+    template: Template,
+    fields: Mapping[str, str],
+    tokenizer: Tokenizer,
+    on_overflow: str,
+) -> Prompt:
+    """Return a prompt with the best examples, the best one first or, where they are the row's own,
+    next to the item. With `k: auto` what does not fit was not asked for."""
+    own = cell.examples.index is not None
+    best = cell.examples.best(fields, cell.examples.most)
+    auto = cell.examples.k == AUTO
+    n = min(FIRST_TRY, len(best)) if auto else len(best)
+    while True:
+        chosen = list(reversed(best[:n])) if own else best[:n]
+        made = prompting.few_shot(
+            template, chosen, fields, tokenizer, cell.room, on_overflow, best_last=own
+        )
+        if made.n_dropped or n == len(best):
+            break
+        n = min(2 * n, len(best))
+    return replace(made, n_dropped=made.n_cut) if auto else made

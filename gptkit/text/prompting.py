@@ -43,7 +43,7 @@ class Prompt:
     notes: tuple[str, ...] = ()
     n_shared: int = 0
     n_cut: int = 0
-    """Tokens of a conversation that went in mid-turn."""
+    """Tokens that went in the middle of a text: of a prompt, or of a turn."""
 
 
 def encode(segments: Iterable[Segment], tokenizer: Tokenizer) -> list[int]:
@@ -93,14 +93,23 @@ def few_shot(
     tokenizer: Tokenizer,
     room: int,
     on_overflow: str = "error",
+    *,
+    best_last: bool = False,
 ) -> Prompt:
-    """Return a prompt of at most `room` tokens, with as many of the first examples as fit."""
+    """Return a prompt of at most `room` tokens, with as many of the first examples as fit.
+
+    With `best_last` the examples are this row's own and the last ones matter most: as many of
+    those, and nothing behind the head is counted as shared.
+    """
     head, item = template.head(), template.item(fields)
     shots = [template.example(example) for example in examples]
 
+    def pieces(dropped: int) -> list[Segment]:
+        kept = shots[dropped:] if best_last else shots[: len(shots) - dropped]
+        return [*head, *(piece for shot in kept for piece in shot)]
+
     def ids(dropped: int) -> list[int]:
-        kept = shots[: len(shots) - dropped]
-        return encode([*head, *(piece for shot in kept for piece in shot), *item], tokenizer)
+        return encode([*pieces(dropped), *item], tokenizer)
 
     dropped, found = _fewest_dropped(ids, len(shots), room)
     left_out = f"{dropped} of {len(shots)} examples left out to fit"
@@ -113,12 +122,11 @@ def few_shot(
         too_many = len(found) - room
         side = "start" if on_overflow == "truncate_left" else "end"
         notes = (*notes, f"{too_many:,} tokens cut from the {side} of the prompt")
-        return Prompt(cut, 0, dropped or too_many, notes)
-    kept = shots[: len(shots) - dropped]
-    before = encode([*head, *(piece for shot in kept for piece in shot)], tokenizer)
+        return Prompt(cut, 0, dropped or too_many, notes, n_cut=too_many)
+    before = encode(head if best_last else pieces(dropped), tokenizer)
     # The last token may be another one where the item follows.
     n_shared = len(before) - 1 if found[: len(before) - 1] == before[:-1] else 0
-    return Prompt(found, len(kept), dropped, notes, max(n_shared, 0))
+    return Prompt(found, len(shots) - dropped, dropped, notes, max(n_shared, 0))
 
 
 def conversation(

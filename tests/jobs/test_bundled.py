@@ -28,12 +28,13 @@ def test_a_bundled_job_renders_each_of_its_rows(job, name):
         assert row.id is not None
         cell = replace(job.cells[0], room=100_000)
         made = prompt(row, cell, ByteTokenizer(), "error")
-        assert made.n_examples == len(cell.examples)
+        assert made.n_examples == len(cell.examples.pool)
 
 
 @pytest.mark.parametrize("name", ["summarize"])
 def test_summarize_asks_for_one_line(job):
-    cell = replace(job.cells[0], examples=job.cells[0].examples[:1], room=10_000)
+    (cell,) = job.cells
+    cell = replace(cell, examples=replace(cell.examples, k=1), room=10_000)
     made = prompt(Row(0, 1, "a", "a", {"text": "It rained."}), cell, ByteTokenizer(), "error")
     assert ByteTokenizer().decode(made.ids) == (
         "Summarise each text in one sentence.\n\n"

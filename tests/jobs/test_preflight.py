@@ -158,7 +158,7 @@ def test_fields_name_the_input_s_own(workshop, plugins):
 def test_examples_from_a_file_go_by_the_names_of_the_data(workshop, plugins):
     workshop.rows([{"body": "x", "answer": "y"}, {"body": 2, "answer": "z"}, "[]"], "few.jsonl")
     path = workshop.job(rows=[{"body": "x"}], fields="{text: body}", examples="few.jsonl", k="2")
-    assert prepare(path, plugins).cells[0].examples == (
+    assert prepare(path, plugins).cells[0].examples.pool == (
         {"text": "x", "answer": "y"},
         {"text": "2", "answer": "z"},
     )

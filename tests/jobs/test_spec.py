@@ -60,3 +60,34 @@ def test_a_job_that_is_not_there_gets_a_suggestion(tmp_path, monkeypatch):
     assert "summarize" in caught.value.hint
     with pytest.raises(ConfigError, match="is a directory"):
         find_job(".")
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("k: autp", 'job.yaml:4: k: expected a whole number or auto, got text "autp"'),
+        ("select: nerest", "select: expected first, random, balanced or nearest"),
+        ("n: 0", "job.yaml:4: n: 0 is below 1"),
+        ("logprobs: 21", "job.yaml:4: logprobs: 21 is above 20"),
+        ("encoding: utf9", "job.yaml:4: encoding: there is no encoding 'utf9'"),
+        ("encoding: rot13", "job.yaml:4: encoding: there is no encoding 'rot13'"),
+        ("on_error: raise", "on_error: expected error_row or stop"),
+        ("task: scor", "task: expected generate or score"),
+        ("ids: any", "ids: expected unique or allow_duplicates"),
+        ("matrix: {model: a}", 'matrix.model: expected a list or a mapping, got text "a"'),
+        ("matrix: {seed: [1, x]}", r"matrix.seed\[1\]: expected a whole number, got text \"x\""),
+        ("matrix: {seed: [-1]}", r"job.yaml:4: matrix.seed\[0\]: -1 is below 0"),
+        ("matrix: {sampler: {cold: 3}}", "matrix.sampler.cold: expected text or a list, got 3"),
+    ],
+)
+def test_a_mistake_in_a_newer_key_is_told_with_its_line(line, said):
+    with pytest.raises(ConfigError, match=said):
+        build(LEAST + line)
+
+
+def test_inputs_are_one_or_several():
+    least = "template: qa\noutputs: b.jsonl\n"
+    assert build(least + "inputs: [a.jsonl, b.jsonl]").inputs == ("a.jsonl", "b.jsonl")
+    for none in ("''", "[]"):
+        with pytest.raises(ConfigError, match="job.yaml:3: inputs: must not be empty"):
+            build(least + f"inputs: {none}")

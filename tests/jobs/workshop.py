@@ -8,8 +8,8 @@ import string
 CHARACTERS = string.ascii_letters + string.digits + " .,:;!?$-\n"
 
 
-def save_tiny(folder):
-    """Save a model of 2 layers with a context of 128 characters; return its folder."""
+def save_tiny(folder, block_size=128):
+    """Save a model of 2 layers with a small context, in characters; return its folder."""
     from gptkit.checkpoints.save import save_checkpoint
     from gptkit.model.config import GPTConfig
     from gptkit.model.gpt import GPT
@@ -17,7 +17,7 @@ def save_tiny(folder):
 
     tokenizer = registry().find("tokenizer", "char").value.train([CHARACTERS])
     config = GPTConfig(
-        vocab_size=tokenizer.vocab_size, block_size=128, n_layer=2, n_head=2, n_embd=16
+        vocab_size=tokenizer.vocab_size, block_size=block_size, n_layer=2, n_head=2, n_embd=16
     )
     model = GPT(config)
     model.init_weights(seed=1)
