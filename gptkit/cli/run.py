@@ -25,8 +25,9 @@ STOPPED = 130
 
 def run(
     job: Annotated[
-        str, typer.Argument(metavar="JOB.yaml", help="A job file, or the name of a bundled job.")
-    ],
+        str | None,
+        typer.Argument(metavar="JOB.yaml", help="A job file, or the name of a bundled job."),
+    ] = None,
     input_: Annotated[
         Path | None,
         typer.Option("--input", metavar="FILE", help="Rows to read, instead of the job's own."),
@@ -65,6 +66,10 @@ def run(
     backend: options.Backend = "auto",
     tokenizer: options.Tokenizer = None,
     as_json: options.Json = False,
+    as_schema: Annotated[
+        bool,
+        typer.Option("--schema", help="Print the JSON Schema of a job file, for editors, and end."),
+    ] = False,
 ) -> None:
     """Run a batch job: one line of JSON out for each row in, in the same order."""
     from gptkit import assembly
@@ -76,6 +81,12 @@ def run(
     if on_overflow is not None:
         options.choice("--on-overflow", on_overflow, OVERFLOW)
     registry = options.load_registry()
+    if as_schema:
+        from gptkit.jobs.schema import schema
+
+        print(json.dumps(schema(registry), ensure_ascii=False, indent=2))
+        return
+    path = find_job(job)
     whole, items = chain_source.given(stages or (), preset, registry)
     given = Given(
         model=model,
@@ -90,7 +101,7 @@ def run(
         batch_size=batch_size,
         on_overflow=on_overflow,
     )
-    checked = prepare(find_job(job), registry, given, assignments or ())
+    checked = prepare(path, registry, given, assignments or ())
 
     def load() -> assembly.Model:
         return assembly.load_model(

@@ -100,12 +100,14 @@ class JobSettings(Settings):
         return name
 
 
-def find_job(name: str) -> Path:
+def find_job(name: str | None) -> Path:
     """Return the job file that a path or the name of a bundled job means; raise ConfigError."""
+    jobs = bundled_jobs()
+    if name is None:
+        raise ConfigError("no job is given", hint=f"a path, or one of these: {', '.join(jobs)}")
     path = Path(name)
     if path.is_file():
         return path
-    jobs = bundled_jobs()
     if name in jobs:
         return jobs[name]
     if path.is_dir():
