@@ -91,10 +91,8 @@ def _turns(session: Session) -> Iterator[Word]:
 
 
 def _ways(session: Session) -> Iterator[Word]:
-    talk = session.conversation
-    forks = [turn for turn in talk.path() if len(talk.children(turn.parent)) > 1]
-    ways = talk.children(forks[-1].parent) if forks else []
-    return ((str(i), turn.text[:FIRST_WORDS]) for i, turn in enumerate(ways, start=1))
+    ways = enumerate(session.conversation.ways(), start=1)
+    return ((str(i), turn.text[:FIRST_WORDS]) for i, turn in ways)
 
 
 def _models(session: Session) -> Iterator[Word]:

@@ -106,6 +106,13 @@ class Conversation:
             turn = children[-1]
         return turn
 
+    def ways(self) -> list[Turn]:
+        """Return the turns of the last fork: behind the cursor, else on the way to it."""
+        for turn in (self.cursor, *(turn.parent for turn in reversed(self.path()))):
+            if len(ways := self.children(turn)) > 1:
+                return ways
+        return []
+
     def before(self, n: int) -> Turn | None:
         """Return the turn that the last n exchanges of the path follow."""
         asked = [turn for turn in self.path() if turn.role == "user"]

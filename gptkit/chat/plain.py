@@ -9,7 +9,7 @@ from gptkit.chat.events import Heading, Prompted, Table, Tree
 if TYPE_CHECKING:
     from gptkit.chat.conversation import Turn
 
-FIRST_WORDS = 60
+FIRST_CHARS = 60
 
 
 def lines(shown: Table | Tree | Prompted | Heading) -> list[str]:
@@ -37,18 +37,22 @@ def columns(rows: tuple[tuple[str, ...], ...]) -> list[str]:
 
 def summary(turn: Turn, *, here: bool) -> str:
     """Say in a line what a turn is: its number, whose it is, how it begins."""
-    text = " ".join(turn.text.split())
-    said = f"{text[:FIRST_WORDS]}{'…' * (len(text) > FIRST_WORDS)}"
     who = "you" if turn.role == "user" else "model"
     marks = [
         *(["edited"] if turn.edited else []),
         *([str(turn.finish_reason)] if turn.may_go_on else []),
         *(["you are here"] if here else []),
     ]
-    return f"{turn.number} {who}{''.join(f' [{mark}]' for mark in marks)}: {said}"
+    return f"{turn.number} {who}{''.join(f' [{mark}]' for mark in marks)}: {shortened(turn.text)}"
+
+
+def shortened(text: str) -> str:
+    """Return how a text begins, as one line."""
+    line = " ".join(text.split())
+    return f"{line[:FIRST_CHARS]}{'…' * (len(line) > FIRST_CHARS)}"
 
 
 def counted(shown: Prompted) -> str:
     """Say how long a prompt is, and what was left out of it."""
     dropped = f", {shown.n_dropped:,} turns left out" if shown.n_dropped else ""
-    return f"({shown.n_tokens:,} tokens{dropped})"
+    return f"({shown.n_tokens:,} token{'s' * (shown.n_tokens != 1)}{dropped})"

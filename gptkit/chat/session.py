@@ -13,6 +13,7 @@ from gptkit.chat import commands
 from gptkit.chat.answer import Answer
 from gptkit.chat.conversation import CANCELLED, PARTIAL, Conversation
 from gptkit.chat.events import Failed, Heading, Note, SessionEvent
+from gptkit.chat.plain import shortened
 from gptkit.decoding.method import Method
 from gptkit.decoding.noise import derive
 from gptkit.decoding.request import Event, Request, Stops, is_greedy, resolve_stops
@@ -245,6 +246,7 @@ class Session:
                 f"turn {new.number} in the place of {turn.number}; /continue goes on from it"
             )
             return
+        yield Note(f"said: {shortened(text)}")
         yield from self.say(text)
         if self.conversation.cursor is turn.parent:
             self.go_to(before)
@@ -255,7 +257,7 @@ class Session:
         if turn is not None and turn.role == "assistant":
             turn = turn.parent
         if turn is None:
-            raise RequestError("nothing has been said yet")
+            raise RequestError("there is no message to answer here")
         return turn
 
     def compare(self, chains: Sequence[tuple[str, Chain]]) -> Iterator[SessionEvent]:

@@ -99,10 +99,11 @@ class View:
         if error.hint:
             self._print(Text(f"  hint: {safe_line(error.hint)}"))
 
-    def _print(self, text: Text | Grid) -> None:
+    def _print(self, text: Text | Grid, *, one_line: bool = False) -> None:
         self._close_columns()
         self._fresh_line()
-        self.console.print(text)
+        # What a Text says of its own wrapping is lost when it is printed.
+        self.console.print(text, no_wrap=one_line, overflow="ellipsis" if one_line else None)
 
     def _fresh_line(self) -> None:
         self._printer.fresh_line()
@@ -163,11 +164,11 @@ class View:
 
     def _tree(self, tree: Tree) -> None:
         for (lead, turn), line in zip(tree.rows, plain.lines(tree), strict=True):
-            text = Text(safe_line(line), no_wrap=True, overflow="ellipsis")
+            text = Text(safe_line(line))
             text.stylize("dim", 0, len(lead))
             if turn is tree.here:
                 text.stylize("bold", len(lead))
-            self._print(text)
+            self._print(text, one_line=True)
 
     def _prompted(self, prompted: Prompted) -> None:
         text = Text()

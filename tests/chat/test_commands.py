@@ -1,8 +1,9 @@
 import pytest
 
-from gptkit.chat.commands import OWN, usage
+from gptkit.chat.commands import ELSEWHERE, OWN, usage
 from gptkit.chat.events import Copied, EditWanted, Heading, Probed, Prompted, Tree
 from gptkit.decoding.noise import derive
+from gptkit.decoding.presets import PRESET_NAMES
 from gptkit.plugin_api import Command, Say, hookimpl
 from tests.chat.talk import prompt, say, session, sort
 
@@ -33,7 +34,8 @@ def test_the_commands_are_these():
 def test_every_command_says_what_it_does(name):
     written, does = usage(session(), name)
     assert written.startswith(f"/{name}")
-    assert does.endswith(".")
+    assert does.endswith(".") and does[0].isupper()
+    assert ": " not in written
 
 
 def test_help_is_made_of_the_docstrings():
@@ -43,7 +45,14 @@ def test_help_is_made_of_the_docstrings():
     assert "top_p off" in str(say(session(), "/help set").rows)
     assert "top_p off" in str(say(session(), "/help /set").rows)
     (error,) = say(session(), "/help sett").errors
-    assert error.hint == "did you mean 'set'?"
+    assert error.hint == "did you mean '/set'?"
+
+
+def test_what_other_chats_call_a_command_is_a_hint():
+    (error,) = say(session(), "/quit").errors
+    assert str(error) == "unknown command '/quit'"
+    assert error.hint == "here it is '/exit'; // begins a message with a slash"
+    assert set(ELSEWHERE.values()) <= set(OWN) and not set(ELSEWHERE) & set(OWN)
 
 
 def test_reset_starts_anew_with_the_same_settings():
@@ -115,7 +124,7 @@ def test_undo_goes_back_and_loses_nothing():
     say(talk, "/undo 2")
     assert texts(talk) == [] and len(talk.conversation.turns) == 6
     (error,) = say(talk, "/undo").errors
-    assert "nothing has been said" in str(error)
+    assert "the talk begins here" in str(error)
     say(talk, "/goto 6")
     assert texts(talk)[-1] == "three"
 
@@ -137,7 +146,7 @@ def test_branch_lists_the_ways_and_takes_one():
     say(talk, "/retry")
     say(talk, "b")
     shown = only(talk.handle("/branch"), Tree)
-    assert [lead for lead, _ in shown.rows] == ["1 ", "2 "]
+    assert [lead for lead, _ in shown.rows] == ["1: turn ", "2: turn "]
     assert shown.here is shown.rows[1][1]
     say(talk, "/branch 1")
     assert texts(talk) == ["a", "one"]
@@ -145,6 +154,30 @@ def test_branch_lists_the_ways_and_takes_one():
     assert texts(talk)[2] == "b"  # to where that way has led
     (error,) = say(talk, "/branch 3").errors
     assert "from 1 to 2" in str(error)
+
+
+def test_branch_lists_what_followed_the_place_where_the_talk_is():
+    """After going back to a message with two answers, it said that there were none."""
+    talk = session(["one", "two"])
+    say(talk, "a")
+    say(talk, "/retry")
+    say(talk, "/goto 1")
+    shown = only(talk.handle("/branch"), Tree)
+    assert [turn.number for _, turn in shown.rows] == [2, 3] and shown.here is None
+    say(talk, "/branch 1")
+    assert talk.conversation.cursor.number == 2
+
+
+def test_at_the_beginning_of_a_talk_that_has_been_had():
+    talk = session(["one"])
+    say(talk, "a")
+    say(talk, "/undo")
+    for line in ("/undo", "/edit"):
+        (error,) = say(talk, line).errors
+        assert str(error) == "the talk begins here" and "/tree" in error.hint
+    (error,) = say(talk, "/goto").errors
+    assert str(error) == "/goto needs the number of a turn"
+    assert say(talk, "/goto 0").notes == ["at turn 0; the talk begins anew"]
 
 
 def test_tree_shows_all_and_where_the_talk_is():
@@ -205,7 +238,7 @@ def test_edit_asks_for_the_text_and_makes_a_branch():
     say(talk, "a")
     wanted = only(talk.handle("/edit"), EditWanted)
     assert wanted.turn.text == "a"
-    sort(talk.edit(wanted.turn, "better"))
+    assert sort(talk.edit(wanted.turn, "better")).notes == ["said: better"]
     assert texts(talk)[0] == "better" and prompt(talk) == "<u>better<a>"
     wanted = only(talk.handle("/edit 2"), EditWanted)
     said = sort(talk.edit(wanted.turn, "half an answ"))
@@ -271,6 +304,7 @@ def test_short_ways_to_set():
     assert say(talk, "hi").text == "he"
     assert say(talk, "/stop off").notes == ["stop: off"]
     assert say(talk, "/preset nanogpt").notes[0].startswith("preset nanogpt: ")
+    assert [row[0] for row in say(talk, "/preset").rows] == list(PRESET_NAMES)
 
 
 def test_template_changes_and_shows_the_exact_prompt():
@@ -373,6 +407,7 @@ def test_a_plugins_command_shows_and_says():
     assert say(talk, "/count").notes == ["2 turns"]
     say(talk, "/count ask")
     assert texts(talk)[2] == "are 2 turns many?"
+    assert say(talk, "/count ask").notes == ["said: are 4 turns many?"]
     assert ("/count [ask]", "Count the turns, or ask about them.") in say(talk, "/help").rows
     (error,) = say(talk, "/count fail").errors
     assert "command '/count' failed: KeyError" in str(error)

@@ -195,6 +195,16 @@ def test_the_terminal_is_as_it_was_after_a_signal(start, when):
     assert status == 143
 
 
+def test_a_turn_of_the_tree_takes_one_line(start):
+    """The end of a line that was too long went to the next, between the lines of the tree."""
+    chat = start("words and words that go on and on and on", columns=60)
+    chat.type("hi\r")
+    chat.wait("that go on")
+    chat.wait_for_prompt()
+    chat.type("/tree\r")
+    chat.wait("> /tree\n1 you: hi\n2 model [you are here]: words and words that go on and on a…\n>")
+
+
 def test_completion_shows_commands_and_ranges(start):
     chat = start("x")
     chat.type("/s")

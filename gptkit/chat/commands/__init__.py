@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from gptkit.chat.commands import files, talk, tuning, views
 from gptkit.chat.events import Note, SessionEvent, Table
+from gptkit.chat.plain import shortened
 from gptkit.errors import GptkitError, UnknownName, did_you_mean, plugin_failure
 from gptkit.plugin_api import Say
 
@@ -30,11 +31,8 @@ def run(session: Session, line: str) -> Iterator[SessionEvent]:
         found = session.settings.registry.find("command", name).value
         yield from _run_plugin(session, found(), rest)
     else:
-        near = did_you_mean(name, names(session))
-        hint = near.replace("'", "'/", 1) if near else "/help lists the commands"
-        raise UnknownName(
-            f"unknown command '/{name}'", hint=f"{hint}; // begins a message with a slash"
-        )
+        hint = f"{_near(session, name)}; // begins a message with a slash"
+        raise UnknownName(f"unknown command '/{name}'", hint=hint)
 
 
 def names(session: Session) -> list[str]:
@@ -47,7 +45,8 @@ def usage(session: Session, name: str) -> tuple[str, str]:
     """Return how a command is written and what it does."""
     if name in OWN:
         first = (OWN[name].__doc__ or "").partition("\n")[0]
-        arguments, _, does = first.rpartition(": ")
+        arguments, colon, does = first.partition(": ")
+        arguments, does = (arguments, does) if colon else ("", first)
     else:
         found = session.settings.registry.find("command", name).value
         arguments, does = found.arguments, found.summary()
@@ -62,17 +61,26 @@ def help_(session: Session, rest: str) -> Iterator[SessionEvent]:
         return
     name = rest.removeprefix("/")
     if name not in names(session):
-        raise UnknownName(f"unknown command '/{name}'", hint=did_you_mean(name, names(session)))
+        raise UnknownName(f"unknown command '/{name}'", hint=_near(session, name))
     said = OWN.get(name) or session.settings.registry.find("command", name).value
     body = (inspect.getdoc(said) or "").splitlines()[1:]
     lines = [": ".join(usage(session, name)), *body]
     yield Table(tuple((line,) for line in lines))
 
 
+def _near(session: Session, name: str) -> str:
+    """Say which command somebody may mean by a name that is none."""
+    if name in ELSEWHERE:
+        return f"here it is '/{ELSEWHERE[name]}'"
+    near = did_you_mean(name, names(session))
+    return near.replace("'", "'/", 1) if near else "/help lists the commands"
+
+
 def _run_plugin(session: Session, command: Command, rest: str) -> Iterator[SessionEvent]:
     try:
         for said in command.run(session, rest):
             if isinstance(said, Say):
+                yield Note(f"said: {shortened(said.text)}")
                 yield from session.say(said.text)
             else:
                 yield Note(str(said))
@@ -85,6 +93,19 @@ def _run_plugin(session: Session, command: Command, rest: str) -> Iterator[Sessi
 def _named(functions: tuple[Function, ...]) -> Mapping[str, Function]:
     return {function.__name__.rstrip("_"): function for function in functions}
 
+
+ELSEWHERE = {
+    "?": "help",
+    "bye": "exit",
+    "clear": "reset",
+    "new": "reset",
+    "q": "exit",
+    "quit": "exit",
+    "read": "file",
+    "regen": "retry",
+    "regenerate": "retry",
+}
+"""What other chats call our commands."""
 
 OWN = _named((help_, *talk.COMMANDS, *tuning.COMMANDS, *views.COMMANDS, *files.COMMANDS))
 """Name to function; it is given the session and what follows the name."""

@@ -25,6 +25,10 @@ def count(rest: str, command: str, *, most: int, default: int = 1) -> int:
 
 def turn(session: Session, rest: str, command: str) -> Turn:
     """Return the turn whose number was given."""
+    if not rest:
+        raise ConfigError(
+            f"/{command} needs the number of a turn", hint="/tree shows the numbers of all turns"
+        )
     found = session.conversation.find(int(rest)) if rest.isascii() and rest.isdigit() else None
     if found is None:
         raise ConfigError(

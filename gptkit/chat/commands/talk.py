@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from gptkit.chat.commands.arguments import count, turn
 from gptkit.chat.conversation import drawn
 from gptkit.chat.events import EditWanted, Left, LinesWanted, Note, SessionEvent, Tree
+from gptkit.chat.plain import shortened
 from gptkit.errors import RequestError
 
 if TYPE_CHECKING:
@@ -20,7 +21,7 @@ def undo(session: Session, rest: str) -> Iterator[SessionEvent]:
     path = session.conversation.path()
     said = sum(one.role == "user" for one in path)
     if not said:
-        raise RequestError("nothing has been said yet")
+        raise _nothing(session)
     n = count(rest, "undo", most=said)
     session.go_to(session.conversation.before(n))
     yield Note(f"{n} message{'s' * (n > 1)} back{_where(session)}")
@@ -43,7 +44,7 @@ def edit(session: Session, rest: str) -> Iterator[SessionEvent]:
         return
     own = [one for one in session.conversation.path() if one.role == "user"]
     if not own:
-        raise RequestError("nothing has been said yet")
+        raise _nothing(session)
     yield EditWanted(own[-1])
 
 
@@ -53,27 +54,26 @@ def multi(session: Session, rest: str) -> Iterator[SessionEvent]:
 
 
 def branch(session: Session, rest: str) -> Iterator[SessionEvent]:
-    """[N]: List the other ways that the talk took at its last fork, or take the N-th."""
+    """[N]: List the ways that the talk took at its last fork, or take the N-th."""
     talk = session.conversation
-    forks = [one for one in talk.path() if len(talk.children(one.parent)) > 1]
-    if not forks:
+    ways = talk.ways()
+    if not ways:
         raise RequestError("the talk has no branches here", hint="/retry writes another answer")
-    ways = talk.children(forks[-1].parent)
     if rest:
         session.go_to(talk.tip(ways[count(rest, "branch", most=len(ways)) - 1]))
         yield Note(f"branch {rest}{_where(session)}")
         return
     here = talk.path()
     yield Tree(
-        tuple((f"{i} ", one) for i, one in enumerate(ways, start=1)),
-        next(one for one in ways if one in here),
+        tuple((f"{i}: turn ", one) for i, one in enumerate(ways, start=1)),
+        next((one for one in ways if one in here), None),
     )
 
 
 def tree(session: Session, rest: str) -> Iterator[SessionEvent]:
     """Draw all that was said, with the number of each turn, and where the talk is now."""
     if not session.conversation.turns:
-        raise RequestError("nothing has been said yet")
+        raise _nothing(session)
     yield Tree(tuple(drawn(session.conversation)), session.conversation.cursor)
 
 
@@ -99,8 +99,14 @@ def _where(session: Session) -> str:
     cursor = session.conversation.cursor
     if cursor is None:
         return "; the talk begins anew"
-    said = " ".join(cursor.text.split())
-    return f"; it goes on after: {said[:60]}{'…' * (len(said) > 60)}"
+    return f"; it goes on after: {shortened(cursor.text)}"
+
+
+def _nothing(session: Session) -> RequestError:
+    """Return the error where no message stands before the cursor."""
+    if session.conversation.turns:
+        return RequestError("the talk begins here", hint="/tree shows what was said, /goto goes on")
+    return RequestError("nothing has been said yet")
 
 
 COMMANDS = (undo, retry, continue_, edit, multi, branch, tree, goto, reset, exit_)

@@ -6,6 +6,7 @@ import json
 from typing import TYPE_CHECKING
 
 from gptkit.chat.events import Note, SessionEvent, Table
+from gptkit.decoding.presets import PRESETS
 from gptkit.errors import ConfigError
 from gptkit.plugin_api import OFF
 
@@ -44,8 +45,11 @@ def chain(session: Session, rest: str) -> Iterator[SessionEvent]:
 
 
 def preset(session: Session, rest: str) -> Iterator[SessionEvent]:
-    """NAME: Take the chain of another engine: hf, llama.cpp, vllm, openai or nanogpt."""
-    yield Note(session.settings.set(f"preset {rest}".strip()))
+    """[NAME]: Take the chain of another engine; alone, list them."""
+    if not rest:
+        yield Table(tuple((one.name, one.engine) for one in PRESETS.values()))
+        return
+    yield Note(session.settings.set(f"preset {rest}"))
 
 
 def seed(session: Session, rest: str) -> Iterator[SessionEvent]:
@@ -100,7 +104,7 @@ def model(session: Session, rest: str) -> Iterator[SessionEvent]:
 
 
 def trace(session: Session, rest: str) -> Iterator[SessionEvent]:
-    """on|off: Keep, for each token to come, what each stage did to it; /probs shows it at once."""
+    """[on|off]: Keep what each stage does to each token to come; /probs shows it at once."""
     if rest not in ("on", OFF, ""):
         raise ConfigError(f"/trace: {rest!r} is neither on nor off")
     if rest:
