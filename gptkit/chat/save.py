@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 from gptkit.errors import ConfigError, ResourceError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
+    from gptkit.chat.conversation import Turn
     from gptkit.chat.session import Session
 
 
@@ -63,30 +64,39 @@ def job(session: Session, stem: str) -> str:
 
 
 def markdown(session: Session, stem: str) -> str:
-    """Return the conversation for readers; an answer that is not whole says so."""
-    names = {"user": "You", "assistant": session.model.name}
-    parts = [f"# A conversation with {session.model.name}"]
-    if session.settings.system:
-        parts += ["## System", session.settings.system]
-    for turn in session.conversation.path():
-        parts += [f"## {names[turn.role]}", turn.text.strip()]
-        if turn.is_partial:
-            parts.append(f"*({turn.finish_reason})*")
-    return "\n\n".join(parts) + "\n"
+    """Return the conversation for readers."""
+    return as_markdown(
+        session.conversation.path(), model=session.model.name, system=session.settings.system
+    )
 
 
 def json_lines(session: Session, stem: str) -> str:
-    """Return the conversation for programs, one turn a line, the instruction first."""
-    lines = []
-    if session.settings.system:
-        record = {"role": "system", "text": session.settings.system}
-        lines.append(json.dumps(record, ensure_ascii=False) + "\n")
-    for turn in session.conversation.path():
-        said: dict[str, Any] = {"role": turn.role, "text": turn.text}
+    """Return the conversation for programs."""
+    return as_json_lines(session.conversation.path(), system=session.settings.system)
+
+
+def as_markdown(turns: Sequence[Turn], *, model: str, system: str | None, when: str = "") -> str:
+    """Return turns for readers; an answer that is not whole says so."""
+    names = {"user": "You", "assistant": model}
+    parts = [f"# A conversation with {model}{', ' * bool(when)}{when}"]
+    if system:
+        parts += ["## System", system]
+    for turn in turns:
+        parts += [f"## {names[turn.role]}", turn.text.strip()]
+        if turn.is_partial:
+            parts.append("*[interrupted]*")
+    return "\n\n".join(parts) + "\n"
+
+
+def as_json_lines(turns: Sequence[Turn], *, system: str | None) -> str:
+    """Return turns for programs, one a line: role and content, how an answer ended, its seed."""
+    lines: list[dict[str, Any]] = [{"role": "system", "content": system}] if system else []
+    for turn in turns:
+        said: dict[str, Any] = {"role": turn.role, "content": turn.text}
         if turn.role == "assistant":
             said |= {"finish_reason": turn.finish_reason, "seed": turn.seed}
-        lines.append(json.dumps(said, ensure_ascii=False) + "\n")
-    return "".join(lines)
+        lines.append(said)
+    return "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
 
 
 WRITERS: dict[str, Callable[[Session, str], str]] = {

@@ -45,6 +45,9 @@ def list_(
     if as_json:
         print(json.dumps([dataclasses.asdict(one) for one in found], ensure_ascii=False))
         return
+    if not found:
+        note("there are no conversations yet")
+        return
     _table(
         ("id", "last said", "turns", "model", "begins"),
         [
@@ -90,6 +93,9 @@ def search(
     if as_json:
         print(json.dumps([dataclasses.asdict(hit) for hit in hits], ensure_ascii=False))
         return
+    if not hits:
+        note("no turn has all of these words, as whole words")
+        return
     _table(
         ("id", "turn", "who", "text"),
         [
@@ -105,6 +111,9 @@ def export(
     output: Annotated[
         Path | None, typer.Option(metavar="FILE", help="NAME.md or NAME.jsonl; else to stdout.")
     ] = None,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="JSON lines to stdout; Markdown without it.")
+    ] = False,
 ) -> None:
     """Write a conversation as Markdown, or as JSON lines of role and content."""
     from gptkit.chat.save import write_new
@@ -113,11 +122,12 @@ def export(
         raise ConfigError(
             f"--output: {output} is neither .md nor .jsonl", hint="the ending says which it is"
         )
+    if output is not None and as_json:
+        raise ConfigError("--json is for stdout", hint="the ending of --output says which it is")
     with closing(open_store()) as store:
         found = store.load(id)
-    text = (
-        _json_lines(found) if output is not None and output.suffix == ".jsonl" else _markdown(found)
-    )
+    as_json = as_json or (output is not None and output.suffix == ".jsonl")
+    text = _json_lines(found) if as_json else _markdown(found)
     if output is None:
         print(_shown(text), end="")
         return
@@ -139,36 +149,32 @@ def delete(
         if not yes and not (sys.stdin.isatty() and typer.confirm(f"Delete {what}?")):
             raise ConfigError("nothing was deleted", hint="--yes deletes without asking")
         if id is None:
-            note(f"{store.delete_all():,} conversations deleted")
+            n = store.delete_all()
+            note(f"{n:,} conversation{'s' * (n != 1)} deleted")
         else:
             store.delete(store.find(id))
             note(f"{what} deleted")
 
 
-def _path(found: StoredConversation) -> list[tuple[str, str, bool]]:
-    """Return role, text and whether it is whole, of the turns up to where the talk is."""
-    from gptkit.chat.recorder import restored
-
-    return [(turn.role, turn.text, turn.is_partial) for turn in restored(found).path()]
-
-
 def _markdown(found: StoredConversation) -> str:
-    names = {"user": "You", "assistant": found.model}
-    parts = [f"# A conversation with {found.model}, {_when(found.created_at)}"]
-    if found.system:
-        parts += ["## System", found.system]
-    for role, text, partial in _path(found):
-        parts += [f"## {names[role]}", text.strip()]
-        if partial:
-            parts.append("*[interrupted]*")
-    return "\n\n".join(parts) + "\n"
+    """Return the turns up to where the talk is, for readers."""
+    from gptkit.chat.recorder import restored
+    from gptkit.chat.save import as_markdown
+
+    return as_markdown(
+        restored(found).path(),
+        model=found.model,
+        system=found.system,
+        when=_when(found.created_at),
+    )
 
 
 def _json_lines(found: StoredConversation) -> str:
-    said = [("system", found.system)] if found.system else []
-    said += [(role, text) for role, text, _ in _path(found)]
-    lines = [json.dumps({"role": role, "content": text}, ensure_ascii=False) for role, text in said]
-    return "".join(f"{line}\n" for line in lines)
+    """Return the turns up to where the talk is, for programs."""
+    from gptkit.chat.recorder import restored
+    from gptkit.chat.save import as_json_lines
+
+    return as_json_lines(restored(found).path(), system=found.system)
 
 
 def _table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> None:

@@ -42,15 +42,15 @@ def test_a_conversation_is_saved_for_readers(talk, tmp_path):
             talk.interrupt()
     text = saved(talk, tmp_path / "talk.md")
     assert text.endswith(
-        "## You\n\nhi\n\n## fake\n\nhello\n\n## You\n\nmore\n\n## fake\n\na\n\n*(cancelled)*\n"
+        "## You\n\nhi\n\n## fake\n\nhello\n\n## You\n\nmore\n\n## fake\n\na\n\n*[interrupted]*\n"
     )
 
 
 def test_a_conversation_is_saved_for_programs(talk, tmp_path):
     lines = [json.loads(line) for line in saved(talk, tmp_path / "talk.jsonl").splitlines()]
-    assert lines[0] == {"role": "system", "text": "be brief"}
-    assert lines[1] == {"role": "user", "text": "hi"}
-    assert lines[2]["text"] == "hello"
+    assert lines[0] == {"role": "system", "content": "be brief"}
+    assert lines[1] == {"role": "user", "content": "hi"}
+    assert lines[2]["content"] == "hello"
     assert lines[2]["finish_reason"] == "stop_token"
     assert lines[2]["seed"] == talk.engine.requests[0].seed
 

@@ -59,6 +59,13 @@ def test_show_prints_the_way_to_where_the_talk_is(demo, capsys):
 def test_search(demo, capsys):
     _, out, _ = said(capsys, "search", "TOP_P")
     assert demo[1] in out and demo[0] not in out
+    code, out, err = said(capsys, "search", "wha")
+    assert (code, out) == (0, "") and "whole words" in err
+
+
+def test_a_history_in_which_nothing_is(capsys):
+    assert said(capsys, "list") == (0, "", "note: there are no conversations yet\n")
+    assert said(capsys, "list", "--json")[1] == "[]\n"
 
 
 def test_export(demo, capsys, tmp_path):
@@ -70,6 +77,10 @@ def test_export(demo, capsys, tmp_path):
     assert code == 2 and "exists already" in err
     code, _, err = said(capsys, "export", demo[1], "--output", str(tmp_path / "talk.doc"))
     assert code == 2 and "neither .md nor .jsonl" in err
+    assert said(capsys, "export", demo[1], "--json")[1] == path.read_text()
+    assert said(capsys, "export", demo[1])[1] == said(capsys, "show", demo[1])[1]
+    code, _, err = said(capsys, "export", demo[1], "--json", "--output", str(tmp_path / "x.jsonl"))
+    assert code == 2 and "--json is for stdout" in err
 
 
 def test_delete_asks(demo, capsys):
@@ -77,7 +88,7 @@ def test_delete_asks(demo, capsys):
     assert code == 2 and "nothing was deleted" in err
     assert said(capsys, "delete", demo[0], "--yes")[0] == 0
     assert said(capsys, "show", demo[0])[0] == 2
-    assert said(capsys, "delete", "--all", "--yes")[2] == "note: 1 conversations deleted\n"
+    assert said(capsys, "delete", "--all", "--yes")[2] == "note: 1 conversation deleted\n"
     assert said(capsys, "delete")[0] == 2
 
 
