@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from gptkit.decoding.engine import Engine
     from gptkit.decoding.method import Method
     from gptkit.decoding.request import Draft, Item, Request, Stops
+    from gptkit.decoding.scoring import Scorer
     from gptkit.model.config import GPTConfig
     from gptkit.model.forward import Forward
     from gptkit.plugin_api import ChatTemplate, Template, Tokenizer
@@ -45,8 +46,11 @@ __all__ = [
     "load_model",
     "load_tokenizer",
     "open_model",
+    "open_tokenizer",
+    "place",
     "registry",
     "samples",
+    "scorer",
     "template",
     "with_template_stops",
 ]
@@ -80,6 +84,17 @@ def open_model(name: str | None) -> Checkpoint:
     return open_checkpoint(find(name))
 
 
+def open_tokenizer(
+    source: Checkpoint, registry: Registry, given: str | None = None
+) -> tuple[Tokenizer, tuple[str, ...]]:
+    """Load a model's own tokenizer, or the `given` NAME or NAME:PATH, with what is to be said.
+
+    Raise CheckpointError where it has more ids than the model. No torch.
+    """
+    loaded = load_tokenizer(given, registry) if given else own_tokenizer(source, registry)
+    return loaded, _check_vocabulary(source, loaded)
+
+
 def check_length(stops: Stops, config: GPTConfig, where: str) -> None:
     """Refuse to write more tokens than the context has places."""
     if stops.max_new_tokens > config.block_size:
@@ -106,8 +121,7 @@ def load_model(
     _check_choice("--backend", backend, BACKENDS)
     _check_choice("--device", device, DEVICES)
     _check_choice("--dtype", dtype, DTYPES)
-    loaded = load_tokenizer(tokenizer, registry) if tokenizer else own_tokenizer(source, registry)
-    notes = _check_vocabulary(source, loaded)
+    loaded, notes = open_tokenizer(source, registry, tokenizer)
     if backend == "numpy":
         if device not in ("auto", "cpu") or dtype not in ("auto", "float32"):
             raise ConfigError(
@@ -117,7 +131,7 @@ def load_model(
         device, dtype = "cpu", "float32"
     else:
         backend = "torch"
-        device, dtype = _place(source, device, dtype)
+        device, dtype = place(source, device, dtype)
     if device == "cpu":
         n_bytes = _copied_bytes(source, dtype) + _cache_bytes(source.config, dtype, 1)
         memory.check(source.path.name, n_bytes, "try a smaller model, or a smaller --dtype")
@@ -171,8 +185,8 @@ def _check_vocabulary(source: Checkpoint, tokenizer: Tokenizer) -> tuple[str, ..
     return ()
 
 
-def _place(source: Checkpoint, device: str, dtype: str) -> tuple[str, str]:
-    """Return device and dtype, `auto` resolved."""
+def place(source: Checkpoint, device: str, dtype: str) -> tuple[str, str]:
+    """Return device and dtype that a model is computed on and in, `auto` resolved."""
     from gptkit.model.device import pick_device
 
     device = pick_device(device)
@@ -249,12 +263,24 @@ def engine(model: Model, *, n_slots: int = 1) -> Engine:
     """Return an engine over a model, with room for `n_slots` sequences at once."""
     from gptkit.decoding.engine import Engine, n_trunk_slots
 
+    _check_cache(model, n_slots, n_trunk_slots(n_slots))
+    return Engine(model.forward, model.tokenizer, model.eos_ids, n_slots=n_slots)
+
+
+def scorer(model: Model, *, n_slots: int) -> Scorer:
+    """Return who scores given texts by a model, `n_slots` of them at once."""
+    from gptkit.decoding.scoring import Scorer
+
+    _check_cache(model, n_slots)
+    return Scorer(model.forward, model.tokenizer.vocab_size, n_slots=n_slots)
+
+
+def _check_cache(model: Model, n_slots: int, n_more: int = 0) -> None:
+    """Raise ResourceError where there is no memory for this many sequences, and so many trunks."""
     if model.device == "cpu":
-        n_bytes = _cache_bytes(model.config, model.dtype, n_slots + n_trunk_slots(n_slots))
+        n_bytes = _cache_bytes(model.config, model.dtype, n_slots + n_more)
         what = f"the cache of {n_slots:,} sequences" if n_slots > 1 else "the cache"
         memory.check(what, n_bytes, "try a smaller batch, or a smaller --dtype")
-
-    return Engine(model.forward, model.tokenizer, model.eos_ids, n_slots=n_slots)
 
 
 def first_token(model: Model) -> int:

@@ -33,12 +33,14 @@ MOST_ROWS = 512
 class ScoreRequest:
     """A text to score: each token of `scored_ids`, given those before it and `prompt_ids`.
 
-    Texts whose first `n_shared` tokens are equal share what is computed of them.
+    Texts whose first `n_shared` tokens are equal share what is computed of them. `n_bytes` is for
+    who asks: what the scored tokens spell.
     """
 
     prompt_ids: tuple[int, ...]
     scored_ids: tuple[int, ...]
     n_shared: int = 0
+    n_bytes: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,8 +19,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
     from gptkit.assembly import Model
-    from gptkit.decoding.engine import Engine
-    from gptkit.decoding.request import Event
     from gptkit.jobs.job import Cell, Job
     from gptkit.jobs.rows import Row
 
@@ -30,10 +28,10 @@ AHEAD = 8
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """A row that is ready to be computed."""
+    """A row that is ready to be computed; `request` is what its batch asks of its engine."""
 
     row: Row
-    request: Request
+    request: Any
     is_shortened: bool
 
 
@@ -89,7 +87,10 @@ class _Answer:
 
 
 class Batch:
-    """The rows of one cell that are in the engine, wait for it, or have just ended."""
+    """The rows of one cell that are in the engine, wait for it, or have just ended.
+
+    What is asked of which engine, and what comes of it, is `_task`, `_new_engine` and `_take`.
+    """
 
     def __init__(self, job: Job, cell: Cell, model: Model) -> None:
         self.job, self.cell, self.model = job, cell, model
@@ -102,7 +103,7 @@ class Batch:
         self.draft = assembly.draft(cell.method, model, job.registry, n_slots=job.batch_size)
         self.waiting = Waiting()
         self._is_halved = False
-        self._engine: Engine | None = None
+        self._engine: Any = None
         self._answers: dict[int, _Answer] = {}
         self._ended: list[Result] = []
         self._new_tokens = 0
@@ -173,12 +174,15 @@ class Batch:
         )
         return Task(row, request, bool(made.n_dropped))
 
-    def _get_engine(self) -> Engine:
+    def _get_engine(self) -> Any:
         if self._engine is None:
-            # With one slot alone an answer would depend on what the slot held before.
-            n_slots = max(2, self.size * self.cell.method.width)
-            self._engine = assembly.engine(self.model, n_slots=n_slots)
+            self._engine = self._new_engine()
         return self._engine
+
+    def _new_engine(self) -> Any:
+        # With one slot alone an answer would depend on what the slot held before.
+        n_slots = max(2, self.size * self.cell.method.width)
+        return assembly.engine(self.model, n_slots=n_slots)
 
     def _make_room(self, error: Exception) -> None:
         """Begin again with the rows that were in the engine: half of them at once, the first time.
@@ -203,7 +207,7 @@ class Batch:
 
     # Out of the engine ------------------------------------------------------------------------
 
-    def _take(self, id: int, event: Event) -> None:
+    def _take(self, id: int, event: Any) -> None:
         answer = self._answers[id]
         answer.text.append(event.text)
         if event.token_id is not None:

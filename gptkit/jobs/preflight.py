@@ -21,7 +21,7 @@ from gptkit.decoding.request import (
     resolve_stops,
 )
 from gptkit.errors import ConfigError, did_you_mean
-from gptkit.jobs import matrix
+from gptkit.jobs import matrix, score
 from gptkit.jobs.examples import examples_path
 from gptkit.jobs.job import Cell, Job
 from gptkit.jobs.rows import Scan, check_input, check_output, scan
@@ -36,6 +36,10 @@ if TYPE_CHECKING:
     from gptkit.decoding.chain_source import ChainSource
     from gptkit.decoding.request import Chain, Item
     from gptkit.plugin_host import Registry
+
+
+OPTIONS = {"strings": "stop", "max_new_tokens": "max-new-tokens"}
+"""The options for keys of a `stop` block; --stop-when is for all others."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +78,14 @@ class Given:
             found["seed"] = "--seed"
         return found
 
+    @property
+    def writing(self) -> list[str]:
+        """The options given that say how an answer is written."""
+        found = [self.axes["sampler"]] if "sampler" in self.axes else []
+        if self.method is not None:
+            found += [f"--{name}" for name in self.method.named]
+        return found + [f"--{OPTIONS.get(key, 'stop-when')}" for key in self.stop]
+
 
 def prepare(
     path: Path, registry: Registry, given: Given | None = None, assignments: Iterable[str] = ()
@@ -92,22 +104,28 @@ def prepare(
     method = _method(settings, document, given, registry)
     stop = _stop(settings, document, given, registry)
     templates = read_templates(settings, document, axes.get("template"), registry, path.parent)
+    scores = settings.task == "score"
+    if scores:
+        score.check(document, given.writing, [one.template for one in templates.values()])
     inputs = given.inputs or _one_input(settings, document, path.parent)
     outputs = given.outputs or Path(settings.outputs)
     apart = examples_path(settings, path.parent)
     check_input(inputs)
     check_output(outputs, [path, inputs, *([apart] if apart else [])])
-    names = {name for template in templates.values() for name in template.names}
+    names = {name for one in templates.values() for name in one.names(with_output=scores)}
     found = _scan(inputs, names, settings)
     models = _models(settings, document, axes.get("model"), given)
-    rooms = {name: _room(stop, source, registry) for name, source in models.items()}
+    rooms = {
+        name: source.config.block_size if scores else _room(stop, source, registry)
+        for name, source in models.items()
+    }
     seeds = _seeds(settings, axes.get("seed"), given)
     notes = [*document.notes, *(note for _, note in chains.values() if note)]
     cells = []
     for label in matrix.labels(axes):
         source, template = models[label.get("model")], templates[label.get("template")]
         chain, _ = chains[label.get("sampler")]
-        if not chain:
+        if not chain and not scores:
             chain, note = _recommended(source, registry)
             notes += note
         seed = seeds[label.get("seed")]

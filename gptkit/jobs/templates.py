@@ -31,10 +31,10 @@ class JobTemplate:
     columns: Mapping[str, str]
     pool: tuple[Mapping[str, str], ...]
 
-    @property
-    def names(self) -> set[str]:
-        """The fields that a row must have."""
-        return {self.columns.get(name, name) for name in wanted(self.template)}
+    def names(self, *, with_output: bool = False) -> set[str]:
+        """Return the fields that a row must have, that of the output only if it is to be scored."""
+        fields = _fields(self.template) if with_output else wanted(self.template)
+        return {self.columns.get(name, name) for name in fields}
 
     def examples(self, settings: JobSettings, seed: int) -> Examples:
         """Return the examples in the order that the job's `select` means."""
