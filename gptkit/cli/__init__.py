@@ -17,7 +17,18 @@ import typer
 from typer.exceptions import TyperException
 
 from gptkit import __version__
-from gptkit.cli import chat, generate, history, models, plugins, run, sampler, tokenize, train
+from gptkit.cli import (
+    chat,
+    generate,
+    history,
+    models,
+    plugins,
+    report,
+    run,
+    sampler,
+    tokenize,
+    train,
+)
 from gptkit.cli.options import say
 from gptkit.errors import GptkitError, Terminated
 
@@ -33,6 +44,7 @@ app = typer.Typer(
 app.command()(chat.chat)
 app.command()(generate.generate)
 app.command()(run.run)
+app.command()(report.report)
 app.command()(train.train)
 app.command()(tokenize.tokenize)
 app.add_typer(plugins.app, name="plugins")
