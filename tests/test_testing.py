@@ -9,16 +9,19 @@ from dataclasses import replace
 import pytest
 import torch
 
+from gptkit.chat.commands import choices
 from gptkit.decoding.engine import Engine
 from gptkit.decoding.request import Draft, Request, Stage, Stops
 from gptkit.model.forward import Span
 from gptkit.plugin_api import (
     ChatTemplate,
+    Command,
     ConfigError,
     Drafter,
     PluginError,
     RequestError,
     Sampler,
+    Say,
     Segment,
     Stop,
     StoppingCriterion,
@@ -30,6 +33,7 @@ from gptkit.plugin_api import (
 from gptkit.plugin_host import OURS, discover, load, registry
 from gptkit.testing import (
     ConformanceError,
+    check_command,
     check_drafter,
     check_sampler,
     check_stopping,
@@ -1162,6 +1166,184 @@ def test_drafters_and_strategies_pass():
         check_drafter(drafter)
     for strategy in (Plain, *bundled("strategy")):
         check_strategy(strategy)
+
+
+# Slash commands ---------------------------------------------------------------------------------
+
+
+class Spell(Command):
+    """Spell the last answer, or a text, or have the model do it."""
+
+    name = "spell"
+    arguments = "[aloud|TEXT]"
+
+    def run(self, chat, rest):
+        if rest == "aloud":
+            yield Say("Spell that.")
+            yield f"{len(chat.turns)} turns"  # the answer is one of them
+        elif not rest and not chat.turns:
+            raise RequestError("there is nothing to spell")
+        else:
+            yield from rest or chat.turns[-1][1]
+
+
+class Tree(Spell):
+    """Draw it."""
+
+    name = "tree"
+
+
+class Number(Spell):
+    """Expect a number."""
+
+    name = "number"
+
+    def run(self, chat, rest):
+        yield f"{int(rest or 1)}"
+
+
+class Wordy(Spell):
+    """Yield what is no line."""
+
+    name = "wordy"
+
+    def run(self, chat, rest):
+        yield 7
+
+
+class Late(Spell):
+    """Count on a talk that has begun."""
+
+    name = "late"
+
+    def run(self, chat, rest):
+        yield chat.turns[-1][1]
+
+
+class Deep(Spell):
+    """See more than a command is promised."""
+
+    name = "deep"
+
+    def run(self, chat, rest):
+        yield str(chat.settings.seed)
+
+
+class Endless(Spell):
+    """Never end."""
+
+    name = "endless"
+
+    def run(self, chat, rest):
+        while True:
+            yield "more"
+
+
+class Mute(Spell):
+    """Say nothing."""
+
+    name = "mute"
+
+    def run(self, chat, rest):
+        yield Say(" ")
+
+
+class Printing(Spell):
+    """Print."""
+
+    name = "printing"
+
+    def run(self, chat, rest):
+        print("hello")
+        return ()
+
+
+class Asking(Spell):
+    """Ask at the terminal, which is not there in a pipe."""
+
+    name = "asking"
+
+    def run(self, chat, rest):
+        yield input()
+
+
+class Untidy(Spell):
+    """Put a turn in."""
+
+    name = "untidy"
+
+    def run(self, chat, rest):
+        chat.said.append(("user", "mine"))
+        yield "done"
+
+
+class Explained(Spell):
+    """Have arguments that are no usage."""
+
+    name = "explained"
+    arguments = "TEXT: what to spell"
+
+
+@pytest.mark.parametrize(
+    "mutant, code",
+    {
+        Tree: "L1",
+        Explained: "L1",
+        Number: "C0",
+        Late: "C0",
+        Deep: "C0",
+        Asking: "C0",
+        Wordy: "L2",
+        Endless: "L2",
+        Mute: "L2",
+        Printing: "L3",
+        Untidy: "L3",
+    }.items(),
+    ids=lambda value: getattr(value, "__name__", value),
+)
+def test_a_command_with_a_bug_is_caught(mutant, code):
+    assert codes(examine(mutant)) == {code}
+
+
+def test_commands_pass():
+    check_command(Spell)
+    assert examine(Spell).findings == ()
+
+
+def test_a_command_s_words_are_tried():
+    """A usage names words: each of them is typed, and two of them."""
+    seen = set()
+
+    class Seen(Spell):
+        """Note what was typed."""
+
+        name = "seen"
+        arguments = "on|off [STAGE before|after]"
+
+        def run(self, chat, rest):
+            seen.add(rest)
+            return ()
+
+    check_command(Seen)
+    assert {"", "on", "off", "before", "on after"} <= seen
+    assert choices("PATH [TEXT]") == choices("") == ()
+
+
+def test_a_command_writes_into_a_folder_that_goes_away(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+    class Writes(Spell):
+        """Write a file."""
+
+        name = "writes"
+
+        def run(self, chat, rest):
+            with open("written.txt", "w") as file:
+                file.write("x")
+            return ()
+
+    check_command(Writes)
+    assert list(tmp_path.iterdir()) == []
 
 
 # The bundled samplers, and pytest ---------------------------------------------------------------

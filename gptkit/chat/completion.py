@@ -75,14 +75,25 @@ def _words(session: Session, command: str, before: list[str]) -> Iterable[Word]:
         return (*_presets(), *_samplers(session))
     if command == "set":
         return _settings(session, before)
+    if before:
+        return ()
     known = WORDS.get(command)
-    return () if before or known is None else known(session)
+    return known(session) if known is not None else _literals(session, command)
 
 
 def _names(session: Session) -> Iterator[Word]:
     from gptkit.chat.commands import names, usage
 
     return ((name, usage(session, name)[1]) for name in names(session))
+
+
+def _literals(session: Session, command: str) -> Iterator[Word]:
+    """Yield the words that its usage names."""
+    from gptkit.chat.commands import choices, names, usage
+
+    if command in names(session):
+        written, does = usage(session, command)
+        yield from ((word, does) for word in choices(written.partition(" ")[2]))
 
 
 def _turns(session: Session) -> Iterator[Word]:
@@ -120,10 +131,6 @@ def _presets(session: Session | None = None) -> tuple[Word, ...]:
 def _samplers(session: Session) -> Iterator[Word]:
     offers = session.settings.registry.offers("sampler")
     return ((offer.name, offer.summary) for offer in offers)
-
-
-def _switch(session: Session) -> tuple[Word, ...]:
-    return ("on", ""), ("off", "")
 
 
 def _off(session: Session) -> tuple[Word, ...]:
@@ -186,7 +193,6 @@ WORDS: dict[str, Callable[[Session], Iterable[Word]]] = {
     "model": _models,
     "template": _templates,
     "preset": _presets,
-    "trace": _switch,
     "system": _off,
     "stop": _off,
 }

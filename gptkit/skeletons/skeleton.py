@@ -29,6 +29,7 @@ ABOUT = {
     "template": "A few-shot template",
     "drafter": "A drafter",
     "strategy": "A strategy",
+    "command": "A slash command",
 }
 """The kinds of plugin that there is a skeleton of, each as its README calls it."""
 LONGEST_NAME = 40

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
     from gptkit.plugin_api import (
         ChatTemplate,
+        Command,
         Drafter,
         Sampler,
         StoppingCriterion,
@@ -36,6 +37,7 @@ __all__ = [
     "ConformanceError",
     "Finding",
     "Report",
+    "check_command",
     "check_drafter",
     "check_sampler",
     "check_stopping",
@@ -53,6 +55,7 @@ _EXAMINERS: dict[type[plugin_api.Plugin], str] = {
     plugin_api.ChatTemplate: "templates",
     plugin_api.Drafter: "drafters",
     plugin_api.Strategy: "strategies",
+    plugin_api.Command: "commands",
 }
 """The module of each kind's checks; they import torch."""
 
@@ -103,4 +106,9 @@ def check_drafter(cls: type[Drafter], *, seed: int = 0) -> None:
 
 def check_strategy(cls: type[Strategy], *, seed: int = 0) -> None:
     """Raise ConformanceError unless a strategy passes."""
+    examine(cls, seed=seed).check()
+
+
+def check_command(cls: type[Command], *, seed: int = 0) -> None:
+    """Raise ConformanceError unless a slash command passes."""
     examine(cls, seed=seed).check()

@@ -66,6 +66,6 @@ def _items(session: pytest.Session, target: str) -> Iterator[PluginItem]:
         found = subjects.find(target)
     except GptkitError as error:
         raise pytest.UsageError(f"--gptkit: {error}") from error
-    for one in filter(lambda one: one.has_checks, found):
+    for one in found:
         name = f"{one.kind}:{one.name}"
         yield PluginItem.from_parent(session, name=name, plugin=one.plugin, reason=one.reason)

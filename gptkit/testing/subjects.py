@@ -25,11 +25,6 @@ class Subject:
     plugin: Any = None
     reason: str | None = None
 
-    @property
-    def has_checks(self) -> bool:
-        """Whether there is something to examine; a slash command may do what it likes."""
-        return self.kind != "command"
-
 
 def find(target: str) -> list[Subject]:
     """Return the plugins of a distribution, of a file, or of a name; raise UnknownName.

@@ -17,7 +17,7 @@ class Shout(Command):
     """Say a text loudly."""
 
     name = "shout"
-    arguments = "TEXT"
+    arguments = "[twice|TEXT]"
 
     def run(self, chat, rest):
         yield rest.upper()
@@ -102,6 +102,9 @@ def test_names(talk):
     assert "/template qa" not in offered(talk, "/template ")  # no chat template
     assert "/help shout" in offered(talk, "/help sh")
     assert set(offered(talk, "/trace ")) == {"/trace on", "/trace off"}
+    assert set(offered(talk, "/markdown ")) == {"/markdown on", "/markdown off"}
+    assert offered(talk, "/shout ") == {"/shout twice": "Say a text loudly."}
+    assert offered(talk, "/shout twice ") == offered(talk, "/nothing ") == {}
     assert "/compare hf nanogpt" in offered(talk, "/compare hf n")
 
 

@@ -146,9 +146,9 @@ def test_a_template_s_file(capsys, tmp_path):
     assert code == 1 and "FAILED: no such file" in out
 
 
-def test_what_has_no_checks_is_said_to_be_left_out(capsys, tmp_path):
+def test_a_slash_command_is_examined(capsys, tmp_path):
     path = tmp_path / "spoken.py"
     path.write_text(COMMAND)
-    code, out, err = examine(capsys, str(path))
-    assert (code, out) == (0, "0 of 0 passed\n")
-    assert err == "note: the kit has no checks for a command: 'spoken' is left out\n"
+    code, out, _ = examine(capsys, str(path))
+    assert code == 0 and out.endswith("1 of 1 passed\n")
+    assert "L2" in out and "it shows lines, or says something" in out

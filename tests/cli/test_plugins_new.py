@@ -106,6 +106,7 @@ def test_it_is_typed_and_formatted(kind, tmp_path):
         (("sampler", "x" * 41), "41 letters, 40 are the most", None),
         (("sampler", "top_k"), "'top_k' is a bundled sampler", "another name"),
         (("tokenizer", "bpe"), "'bpe' is a bundled tokenizer", "another name"),
+        (("command", "tree"), "'tree' is a bundled command", "another name"),
         (("sampler", "plugins"), "gptkit_plugins is a module of gptkit itself", "another name"),
         (("samplr", "x"), "no skeleton of a 'samplr'", "'sampler'?"),
     ],

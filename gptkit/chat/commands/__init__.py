@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from gptkit.chat.commands import files, talk, tuning, views
 from gptkit.chat.events import Note, SessionEvent, Table
 from gptkit.chat.plain import shortened
-from gptkit.errors import GptkitError, UnknownName, did_you_mean, plugin_failure
+from gptkit.errors import UnknownName, did_you_mean, plugin_code
 from gptkit.plugin_api import Say
 
 if TYPE_CHECKING:
@@ -53,6 +53,14 @@ def usage(session: Session, name: str) -> tuple[str, str]:
     return f"/{name} {arguments}".rstrip(), does
 
 
+def choices(arguments: str) -> tuple[str, ...]:
+    """Return the words of a usage that are typed as they stand, such as on and off of [on|off].
+
+    What is in capitals, such as PATH, stands for something else.
+    """
+    return tuple(dict.fromkeys(re.findall(r"(?<![\w.-])[a-z][a-z0-9_-]*(?![\w.])", arguments)))
+
+
 def help_(session: Session, rest: str) -> Iterator[SessionEvent]:
     """[COMMAND]: List the commands, or say more of one."""
     if not rest:
@@ -77,17 +85,13 @@ def _near(session: Session, name: str) -> str:
 
 
 def _run_plugin(session: Session, command: Command, rest: str) -> Iterator[SessionEvent]:
-    try:
+    with plugin_code(f"command '/{command.name}'"):
         for said in command.run(session, rest):
             if isinstance(said, Say):
                 yield Note(f"said: {shortened(said.text)}")
                 yield from session.say(said.text)
             else:
                 yield Note(str(said))
-    except GptkitError:
-        raise
-    except Exception as error:
-        raise plugin_failure(f"command '/{command.name}'", error) from error
 
 
 def _named(functions: tuple[Function, ...]) -> Mapping[str, Function]:

@@ -19,7 +19,8 @@ def new(
     kind: Annotated[
         str,
         typer.Argument(
-            metavar="KIND", help="sampler, tokenizer, stopping, template, drafter or strategy."
+            metavar="KIND",
+            help="sampler, tokenizer, stopping, template, drafter, strategy or command.",
         ),
     ],
     name: Annotated[
@@ -57,11 +58,13 @@ def new(
 
 def _check_free(chosen: Skeleton) -> None:
     """Refuse a name that users could not reach; tell of one that they must write in full."""
+    from gptkit.chat.commands import OWN
     from gptkit.plugin_host import OURS, registry
 
     offers = [offer for offer in registry().offers() if offer.name == chosen.name]
     mine = [offer for offer in offers if offer.kind == chosen.kind]
-    if any(offer.source.distribution == OURS for offer in mine):
+    is_slash = chosen.kind == "command" and chosen.name in OWN
+    if is_slash or any(offer.source.distribution == OURS for offer in mine):
         raise ConfigError(
             f"'{chosen.name}' is a bundled {chosen.kind}, which keeps its name",
             hint="take another name",
