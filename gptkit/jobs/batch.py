@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import re
 from collections import deque
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from gptkit import assembly
 from gptkit.decoding.request import Request, resolve_stops
-from gptkit.errors import ConfigError, GptkitError, ResourceError
+from gptkit.errors import ConfigError, GptkitError, PluginError, ResourceError
 from gptkit.jobs.fields import BadRow
 from gptkit.jobs.prompts import prompt
 from gptkit.jobs.rows import Fault
@@ -19,20 +20,29 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
     from gptkit.assembly import Model
+    from gptkit.decoding.request import Event
     from gptkit.jobs.job import Cell, Job
     from gptkit.jobs.rows import Row
 
+SHARE_FROM = 4
+"""Answers to a row that are worth a prefix of their own; fewer share what all rows share.
+
+The engine has a place for a shared prefix for every four sequences."""
 AHEAD = 8
-"""Rows, in batches, that may be read and made into prompts before there is a place for them."""
+"""Answers, in batches, that may be read and made into prompts before there is a place for them."""
 
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """A row that is ready to be computed; `request` is what its batch asks of its engine."""
+    """An answer to a row, ready to be computed; `request` is what its batch asks of its engine.
+
+    `sample` counts the answers of the row from 0.
+    """
 
     row: Row
     request: Any
     is_shortened: bool
+    sample: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +50,8 @@ class Result:
     """A row that has ended, with its line of output.
 
     `may_retry` marks an error that came up while computing, and so may not come up again.
-    `n_reused` counts the tokens of the prompt that were not computed for this row.
+    `n_reused` counts the tokens of the prompt that were not computed for this row; where it has
+    several answers, for any of them.
     """
 
     row: Row
@@ -76,20 +87,36 @@ class Waiting:
         """Hand out the next one, of which there must be one."""
         return self._tasks.popleft()
 
+    def drop(self, row: Row) -> None:
+        """Forget the tasks of a row."""
+        if any(task.row.index == row.index for task in self._tasks):
+            self._tasks = deque(task for task in self._tasks if task.row.index != row.index)
+
 
 @dataclass(slots=True)
 class _Answer:
-    """A task on its way through the engine."""
+    """A task on its way through the engine; `tokens` are kept for their log-probabilities."""
 
     task: Task
     text: list[str] = field(default_factory=list)
     new_tokens: int = 0
+    tokens: list[tuple[int, Event]] = field(default_factory=list)
+
+
+@dataclass(slots=True)
+class _Unfinished:
+    """A row whose answers have not all ended: what the output has of those that have, by sample."""
+
+    samples: dict[int, Mapping[str, Any]] = field(default_factory=dict)
+    n_reused: list[int] = field(default_factory=list)
 
 
 class Batch:
     """The rows of one cell that are in the engine, wait for it, or have just ended.
 
-    What is asked of which engine, and what comes of it, is `_task`, `_new_engine` and `_take`.
+    Each answer takes a place in the engine. A row has ended when all its answers have, or when one
+    has failed. What is asked of which engine, and what comes of it, is `_tasks`, `_new_engine` and
+    `_take`.
     """
 
     def __init__(self, job: Job, cell: Cell, model: Model) -> None:
@@ -105,8 +132,11 @@ class Batch:
         self._is_halved = False
         self._engine: Any = None
         self._answers: dict[int, _Answer] = {}
+        self._unfinished: dict[int, _Unfinished] = {}
+        """Rows of which some answers have ended, by their index."""
         self._ended: list[Result] = []
         self._new_tokens = 0
+        self._stopped_by: GptkitError | None = None
 
     def run(self, rows: Iterable[Row]) -> Iterator[Step]:
         """Yield after each step of the engine, until all rows have ended."""
@@ -116,16 +146,19 @@ class Batch:
                 self._fill(source)
                 if self._answers:
                     for id, event in self._get_engine().step():
-                        self._take(id, event)
+                        if id in self._answers:  # else another answer to its row has failed
+                            self._take(id, event)
             except Exception as error:
                 if not _is_out_of_memory(error):
                     raise
                 self._make_room(error)
-            if not (self._ended or self._answers or self.waiting):
+            if not (self._ended or self._answers or self.waiting or self._stopped_by):
                 return
             step = Step(tuple(self._ended), self._new_tokens)
             self._ended, self._new_tokens = [], 0
             yield step
+            if self._stopped_by is not None:
+                raise self._stopped_by
 
     # Into the engine --------------------------------------------------------------------------
 
@@ -146,7 +179,7 @@ class Batch:
     def _read(self, source: Iterator[Row]) -> None:
         """Read ahead, within bounds; rows that fail at once are rows that wait to be written."""
         limit = AHEAD * self.size
-        while len(self.waiting) + len(self._ended) < limit:
+        while len(self.waiting) + len(self._ended) < limit and self._stopped_by is None:
             row = next(source, None)
             if row is None:
                 return
@@ -154,25 +187,35 @@ class Batch:
                 self._end(row, row.fault)
                 continue
             try:
-                self.waiting.add(self._task(row))
+                tasks = self._tasks(row)
             except Exception as error:  # templates and tokenizers may be anyone's: only this row
                 self._fail(row, error)
+            else:
+                for task in tasks:
+                    self.waiting.add(task)
 
-    def _task(self, row: Row) -> Task:
+    def _tasks(self, row: Row) -> list[Task]:
+        """Return a task for each answer that a row is to have."""
         from gptkit.decoding.noise import row_seed
 
         made = prompt(row, self.cell, self.model.tokenizer, self.job.on_overflow)
         ids = tuple(made.ids) or (assembly.first_token(self.model),)
-        request = Request(
-            ids,
-            self.cell.chain,
-            self.stops,
-            row_seed(self.cell.seed, row.key),
-            n_shared=made.n_shared,
-            draft=self.draft,
-            strategy=self.cell.method.strategy,
-        )
-        return Task(row, request, bool(made.n_dropped))
+        n = self.job.n
+        seeds = [row_seed(self.cell.seed, row.key, sample) for sample in range(n)]
+        requests = [
+            Request(
+                ids,
+                self.cell.chain,
+                self.stops,
+                seed,
+                n_shared=len(ids) - 1 if n >= SHARE_FROM else made.n_shared,
+                logprobs=self.job.logprobs,
+                draft=self.draft,
+                strategy=self.cell.method.strategy,
+            )
+            for seed in seeds
+        ]
+        return [Task(row, one, bool(made.n_dropped), i) for i, one in enumerate(requests)]
 
     def _get_engine(self) -> Any:
         if self._engine is None:
@@ -198,7 +241,7 @@ class Batch:
             self.notes.append(f"out of memory; going on with {self.size:,} rows at a time")
         elif tasks:
             longest = max(tasks, key=lambda task: len(task.request.prompt_ids))
-            tasks.remove(longest)
+            tasks = [task for task in tasks if task.row.index != longest.row.index]
             self._fail(longest.row, ResourceError(f"out of memory: {_one_line(error)}"))
         else:
             raise error
@@ -213,42 +256,94 @@ class Batch:
         if event.token_id is not None:
             answer.new_tokens += 1
             self._new_tokens += 1
+            if self.job.logprobs is not None:
+                answer.tokens.append((event.token_id, event))
         if event.finish_reason is None:
             return
         del self._answers[id]
-        row, request = answer.task.row, answer.task.request
+        task = answer.task
         if event.error is not None:
-            self._fail(row, event.error)
+            self._fail(task.row, event.error)
             return
+        row = self._unfinished.setdefault(task.row.index, _Unfinished())
+        row.samples[task.sample] = self._sample(answer, event)
+        row.n_reused.append(event.n_reused)
+        if len(row.samples) == self.job.n:
+            del self._unfinished[task.row.index]
+            self._ended.append(self._result(task, row))
+
+    def _sample(self, answer: _Answer, last: Event) -> dict[str, Any]:
         output = {
-            "index": row.index,
-            "id": row.id,
             "text": "".join(answer.text).removeprefix(self.blank),
-            "finish_reason": event.finish_reason,
-            "prompt_tokens": len(request.prompt_ids),
+            "finish_reason": last.finish_reason,
             "new_tokens": answer.new_tokens,
-            "seed": request.seed,
+            "seed": answer.task.request.seed,
         }
-        self._ended.append(
-            Result(
-                row,
-                output,
-                is_shortened=answer.task.is_shortened,
-                prompt_tokens=len(request.prompt_ids),
-                n_reused=event.n_reused,
-            )
+        if self.job.logprobs is not None:
+            output["logprobs"] = [self._logprobs(*token) for token in answer.tokens]
+        return output
+
+    def _logprobs(self, token_id: int, event: Event) -> dict[str, Any]:
+        """Return what is recorded of a token; a strategy may know no probability of it."""
+        top = [
+            {"token": self._token(one.token_id), "logprob": one.logprob}
+            for one in event.alternatives
+            if one.logprob > float("-inf")
+        ]
+        return {"token": self._token(token_id), "logprob": event.logprob, "top": top}
+
+    def _token(self, id: int) -> str:
+        return self.model.tokenizer.token_bytes(id).decode("utf-8", "replace")
+
+    def _result(self, task: Task, row: _Unfinished) -> Result:
+        n_prompt = len(task.request.prompt_ids)
+        samples = [row.samples[sample] for sample in range(self.job.n)]
+        output: dict[str, Any] = {"prompt_tokens": n_prompt, "samples": samples}
+        if self.job.n == 1:
+            (one,) = samples
+            first = {key: one[key] for key in ("text", "finish_reason")}
+            output = {**first, "prompt_tokens": n_prompt, **one}
+        return Result(
+            task.row,
+            {**self._head(task.row), **output},
+            is_shortened=task.is_shortened,
+            prompt_tokens=n_prompt,
+            n_reused=min(row.n_reused),
         )
 
+    def _head(self, row: Row) -> dict[str, Any]:
+        """Return what tells a line of output from all others."""
+        cell = {"cell": dict(self.cell.label)} if self.cell.label else {}
+        return {"index": row.index, "id": row.id, **cell}
+
     def _fail(self, row: Row, error: Exception) -> None:
+        """End a row, all its answers, with an error; or end the job, where `on_error` says so."""
+        self._drop(row)
+        fault = fault_of(error)
+        if self.job.on_error == "stop":
+            said = f"row {row.index:,} (line {row.line:,}): {fault.message}"
+            stop = error if isinstance(error, GptkitError) else PluginError(said)
+            stop.args, stop.hint = (said,), "`on_error: error_row` goes on behind such a row"
+            self._stopped_by = self._stopped_by or stop
+            return
         is_wrong_itself = (
             isinstance(error, GptkitError) and error.exit_code == ConfigError.exit_code
         )
-        self._end(row, fault_of(error), may_retry=not is_wrong_itself)
+        self._end(row, fault, may_retry=not is_wrong_itself)
+
+    def _drop(self, row: Row) -> None:
+        """Take the other answers of a row out of the engine and out of those that wait."""
+        self._unfinished.pop(row.index, None)
+        self.waiting.drop(row)
+        mine = [id for id, one in self._answers.items() if one.task.row.index == row.index]
+        for id in mine:
+            del self._answers[id]
+            with suppress(KeyError):  # it ended in the same step
+                self._get_engine().cancel(id)
 
     def _end(self, row: Row, fault: Fault, *, may_retry: bool = False) -> None:
         error = {"type": fault.type, "message": fault.message}
-        output = {"index": row.index, "id": row.id, "error": error}
-        self._ended.append(Result(row, output, may_retry))
+        self._ended.append(Result(row, {**self._head(row), "error": error}, may_retry))
 
 
 def fault_of(error: Exception) -> Fault:

@@ -83,7 +83,7 @@ class ScoreBatch(Batch):
     def _new_engine(self) -> Scorer:
         return assembly.scorer(self.model, n_slots=self.size)
 
-    def _task(self, row: Row) -> Task:
+    def _tasks(self, row: Row) -> list[Task]:
         from gptkit.decoding.scoring import ScoreRequest
 
         tokenizer, context = self.model.tokenizer, self.model.config.block_size
@@ -110,7 +110,7 @@ class ScoreBatch(Batch):
             raise BadRow("nothing_to_score", f"field '{column}' has no token to score")
         # A tokenizer that does not know all characters may spell more than the text.
         request = ScoreRequest(given, scored, made.n_shared, n_bytes=max(n_bytes, 1))
-        return Task(row, request, bool(made.n_dropped))
+        return [Task(row, request, bool(made.n_dropped))]
 
     def _take(self, id: int, event: Score) -> None:
         task = self._answers.pop(id).task
@@ -127,7 +127,7 @@ class ScoreBatch(Batch):
         self._ended.append(
             Result(
                 row,
-                {"index": row.index, "id": row.id, **figures},
+                {**self._head(row), **figures},
                 is_shortened=task.is_shortened,
                 prompt_tokens=len(request.prompt_ids),
                 n_reused=event.n_reused,
