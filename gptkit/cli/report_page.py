@@ -14,6 +14,7 @@ from gptkit.cli.report_tables import (
     measures,
     perplexity,
     row_name,
+    spreads,
     tables,
 )
 from gptkit.errors import ResourceError
@@ -184,14 +185,15 @@ def _figures(report: Report) -> Iterator[str]:
                 for label, mine in ((label, report.measures(one)) for label, one in cells.items())
             ]
             yield _figure(measure.title, "", charts.bars(measure.title, values))
-    for what, of in SPREADS.items():
-        if spreads := [(_name(label), of(one)) for label, one in cells.items() if of(one)]:
-            if len(cells) > 1:
-                drawn, note = charts.ranges(what, spreads), "p10 – median – p90"
-            else:
-                ((_, spread),) = spreads
-                drawn, note = charts.histogram(what, spread), f"median {spread.at(0.5):,}"
-            yield _figure(what.capitalize(), note, drawn)
+    for what in SPREADS:
+        found = spreads(report, what)
+        if len(found) == 1:
+            ((_, spread),) = found
+            note = f"median {spread.at(0.5):,}"
+            yield _figure(what.capitalize(), note, charts.histogram(what, spread))
+        elif found:
+            named = [(_name(one.label if one else ()), spread) for one, spread in found]
+            yield _figure(what.capitalize(), "p10 – median – p90", charts.ranges(what, named))
     if reasons := finish_reasons(report):
         yield _reasons_figure(report, reasons)
 
@@ -283,7 +285,10 @@ def _cell(label: Label, result: Result, first: Result | None) -> str:
         facts = f"{result.score.tokens:,} tokens"
         said = f"<p>perplexity {perplexity(_perplexity(result))}</p>"
     else:
-        facts = ", ".join(f"{one.finish_reason} {one.new_tokens:,}" for one in result.samples[:1])
+        first_sample, *others = result.samples
+        facts = f"{first_sample.finish_reason}, {first_sample.new_tokens:,} tokens"
+        if others:
+            facts = f"{len(result.samples):,} samples"
         texts = [one.text for one in result.samples]
         if first is not None and texts == [one.text for one in first.samples]:
             facts += " · same as the first"

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 BARS = "▁▂▃▄▅▆▇█"
 N_BARS = 12
 QUANTILES = {"min": 0.0, "p10": 0.1, "median": 0.5, "p90": 0.9, "max": 1.0}
-NOTHING = "-"
+NOTHING, ALL = "-", "all"
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,23 +185,31 @@ def _share_of(one: Figures, reason: str) -> str:
 
 def _lengths(report: Report) -> list[Table]:
     """Return how long prompts and answers are: one table, or one for each with several cells."""
-    axes, cells = _axes(report), report.cells.values()
-    made = []
-    for what, of in SPREADS.items():
-        spreads = [of(one) for one in cells]
-        joined = Spread.joined(spreads)
+    axes, made = _axes(report), []
+    for what in SPREADS:
+        found = spreads(report, what)
+        joined = Spread.joined(spread for _, spread in found)
         lines = []
-        for one, spread in zip(cells, spreads, strict=True):
-            if spread:
-                quantiles = (f"{spread.at(q):,}" for q in QUANTILES.values())
-                bars = text_bars(spread, joined)
-                lines.append((*_names(report, one), *quantiles, real(spread.mean, 1), bars))
+        for one, spread in found:
+            names = _names(report, one) if one else (ALL,) * len(axes)
+            quantiles = (f"{spread.at(q):,}" for q in QUANTILES.values())
+            bars = text_bars(spread, joined)
+            lines.append((*names, *quantiles, real(spread.mean, 1), bars))
         head = (*axes, *QUANTILES, "mean", "")
         made.append(Table(what.capitalize(), head, "<" * len(axes) + ">" * 6 + "▁", lines))
-    if len(cells) > 1:
+    if axes:
         return made
     lines = [(table.title.lower(), *line) for table in made for line in table.lines]
     return [Table("Lengths", ("of a row", *QUANTILES, "mean", ""), "<>>>>>>▁", lines)]
+
+
+def spreads(report: Report, what: str) -> list[tuple[Figures | None, Spread]]:
+    """Return lengths of cells that have some; those of all cells, once, where they are the same."""
+    found = [(one, SPREADS[what](one)) for one in report.cells.values()]
+    first = found[0][1]
+    if len(found) > 1 and first and all(spread == first for _, spread in found):
+        return [(None, first)]
+    return [(one, spread) for one, spread in found if spread]
 
 
 def _perplexities(report: Report) -> Table:

@@ -124,6 +124,14 @@ def test_cells_have_a_line_each(out, capsys, monkeypatch):
     assert "the 2 rows that every cell answered" in shown
 
 
+def test_lengths_that_are_the_same_in_all_cells_are_said_once(out, capsys):
+    lines = [answer(i, new=i, prompt=9, cell=cell) for i in (3, 4) for cell in (COLD, WARM)]
+    lines += [answer(5, new=1, prompt=9, cell=COLD), answer(5, new=2, prompt=9, cell=WARM)]
+    assert main(["report", out(lines)]) == 0
+    shown = capsys.readouterr().out
+    assert re.findall(r"^(\w+) .*█", shown, re.MULTILINE) == ["all", "cold", "warm"]
+
+
 def test_scores_have_a_corpus_perplexity(out, capsys):
     assert main(["report", out([score(0, 1, -1.0, 2), score(1, 3, -5.0, 6)])]) == 0
     shown = capsys.readouterr().out
@@ -234,7 +242,7 @@ def test_a_page_has_the_plots_and_the_rows_side_by_side(out):
     assert "Same as in the first cell" in titles and "Finish reasons" in titles
     assert parsed.all("h2")[-1] == "The rows"
     assert parsed.all("h3") == ["row 0", "row 1", "row 2"]
-    assert "eos 3 · same as the first" in parsed.all("span")
+    assert "eos, 3 tokens · same as the first" in parsed.all("span")
     assert [text for text in parsed.all("p") if text in ("a b", "a a", "too long")] == [
         "a b",
         "a a",
