@@ -39,7 +39,7 @@ __all__ = [
     "DEVICES",
     "DTYPES",
     "Model",
-    "check_length",
+    "check_stops",
     "draft",
     "engine",
     "first_token",
@@ -95,14 +95,25 @@ def open_tokenizer(
     return loaded, _check_vocabulary(source, loaded)
 
 
-def check_length(stops: Stops, config: GPTConfig, where: str) -> None:
-    """Refuse to write more tokens than the context has places."""
+def check_stops(stops: Stops, config: GPTConfig, where: str) -> None:
+    """Refuse stops that a model can't meet: more tokens than its context has, ids it has not.
+
+    `where` is what the user wrote to say how many tokens.
+    """
     if stops.max_new_tokens > config.block_size:
         raise ConfigError(
             f"{where}: {stops.max_new_tokens:,} is above {config.block_size:,}, "
             "the model's context",
             hint=f"it is a whole number from 0 to {config.block_size:,}",
         )
+    for one in stops.criteria:
+        ids = one.criterion.token_ids(one.values)
+        if bad := sorted(token for token in ids if not 0 <= token < config.vocab_size):
+            raise ConfigError(
+                f"{one.criterion.name}: {bad[0]:,} is no token of the model, which has "
+                f"{config.vocab_size:,}",
+                hint=f"ids are from 0 to {config.vocab_size - 1:,}; gptkit tokenize shows them",
+            )
 
 
 def load_model(

@@ -15,11 +15,12 @@ GptkitError                 1  a computation that can't go on
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
 
 
 class GptkitError(Exception):
@@ -93,10 +94,29 @@ class Terminated(SystemExit):
         super().__init__(143)
 
 
-def plugin_failure(who: str, error: Exception) -> PluginError:
+@contextlib.contextmanager
+def plugin_code(who: str) -> Iterator[None]:
+    """Run a plugin's code as that of `who`; what it raises becomes an error that names it.
+
+    Ctrl-C and SIGTERM are the user's, and pass.
+    """
+    try:
+        yield
+    except (GptkitError, Terminated):
+        raise
+    except (Exception, SystemExit) as error:
+        raise plugin_failure(who, error) from error
+
+
+def plugin_failure(who: str, error: BaseException) -> PluginError:
     """Return what to raise for an exception out of a plugin's code, which may raise anything."""
-    text = " ".join(str(error).split())
-    return PluginError(f"{who} failed: {type(error).__name__}: {text}")
+    if isinstance(error, SystemExit):
+        return PluginError(f"{who} called sys.exit({error.code})")
+    try:
+        text = " ".join(str(error).split())
+    except Exception:  # the text of an exception of its own fails too
+        text = ""
+    return PluginError(f"{who} failed: {type(error).__name__}: {text}".removesuffix(": "))
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str | None:

@@ -17,7 +17,7 @@ from gptkit.chat.plain import shortened
 from gptkit.decoding.method import Method
 from gptkit.decoding.noise import derive
 from gptkit.decoding.request import Event, Request, Stops, is_greedy, resolve_stops
-from gptkit.errors import GptkitError, RequestError, plugin_failure
+from gptkit.errors import GptkitError, RequestError, plugin_code
 from gptkit.text import prompting
 
 if TYPE_CHECKING:
@@ -86,12 +86,8 @@ class Session:
     def _check_template(self, chosen: ChosenTemplate) -> None:
         """Refuse a template that this tokenizer can't serve now, not at the first message."""
         template, system = chosen.template, self.settings.system
-        try:
+        with plugin_code(f"template '{chosen.name}'"):
             frame = (*template.head(system), *template.turn("user", ""), *template.reply())
-        except GptkitError:
-            raise
-        except Exception as error:
-            raise plugin_failure(f"template '{chosen.name}'", error) from error
         prompting.encode(frame, self.model.tokenizer)
         self._blank = prompting.blank_before_output(template)
 

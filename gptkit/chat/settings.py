@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from gptkit import assembly
-from gptkit.assembly import check_length
+from gptkit.assembly import check_stops
 from gptkit.config import parse_yaml
 from gptkit.decoding.chain_source import from_preset
 from gptkit.decoding.presets import PRESET_NAMES
@@ -103,7 +103,7 @@ class ChatSettings:
         """Hold max_new_tokens to the context of the model, whoever sets it from now on."""
         self.config = config
         if "max_new_tokens" in self.stop:
-            check_length(self.stops, config, "--max-new-tokens")
+            check_stops(self.stops, config, "--max-new-tokens")
         else:
             self._use_stop(self.stop)
 
@@ -233,7 +233,7 @@ class ChatSettings:
         most = self.config.block_size if self.config else MAX_NEW_TOKENS
         stops = resolve_stops(block, self.registry, max_new_tokens=min(MAX_NEW_TOKENS, most))
         if self.config:
-            check_length(stops, self.config, "max_new_tokens")
+            check_stops(stops, self.config, "max_new_tokens")
         self.stop, self.stops = block, stops
 
     def stop_block(self) -> dict[str, Any]:

@@ -95,7 +95,7 @@ def generate(
     length = min(MAX_NEW_TOKENS, source.config.block_size)
     stops = resolve_stops(block, registry, max_new_tokens=length)
     chain = chain or options.default_chain(source, registry)
-    assembly.check_length(stops, source.config, "--max-new-tokens")
+    assembly.check_stops(stops, source.config, "--max-new-tokens")
     if seed is not None and is_greedy(chain):
         options.note("the seed has no effect: this chain always takes the best token")
     started = time.perf_counter()

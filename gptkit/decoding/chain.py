@@ -15,7 +15,7 @@ import torch
 
 from gptkit.decoding import noise
 from gptkit.decoding.request import StageTrace
-from gptkit.errors import GptkitError, PluginError, RequestError, plugin_failure
+from gptkit.errors import GptkitError, PluginError, RequestError, plugin_code
 from gptkit.plugin_api import Observed, Params
 
 if TYPE_CHECKING:
@@ -303,12 +303,8 @@ class ChainRunner:
         return ids
 
     def _guarded(self, i: int, call: Any) -> Any:
-        try:
+        with plugin_code(f"sampler '{self.labels[i]}'"):
             return call()
-        except GptkitError:
-            raise
-        except Exception as error:
-            raise plugin_failure(f"sampler '{self.labels[i]}'", error) from error
 
     def _gather(self, i: int, rows: PositionRows) -> Params:
         stages = [one.request.chain[i] for one in rows.positions]

@@ -23,7 +23,7 @@ from gptkit.errors import (
     GptkitError,
     NonFiniteLogits,
     RequestError,
-    plugin_failure,
+    plugin_code,
 )
 from gptkit.plugin_api import Params, Stop
 
@@ -310,12 +310,8 @@ class Engine:
         if draft.drafter not in self._drafters:
             self._drafters[draft.drafter] = draft.drafter()
         drafter = self._drafters[draft.drafter]
-        try:
+        with plugin_code(f"drafter '{drafter.name}'"):
             guess = [int(token) for token in drafter.propose(seq, room, Params(draft.values))]
-        except GptkitError:
-            raise
-        except Exception as error:
-            raise plugin_failure(f"drafter '{drafter.name}'", error) from error
         known = itertools.takewhile(lambda token: 0 <= token < self.vocab.size, guess[:room])
         return list(known)
 
@@ -450,12 +446,8 @@ class Engine:
         )
 
     def _bytes(self, token: int) -> bytes:
-        try:
+        with plugin_code(f"tokenizer '{self.vocab.name}'"):
             return self.vocab.token_bytes(token)
-        except GptkitError:
-            raise
-        except Exception as error:
-            raise plugin_failure(f"tokenizer '{self.vocab.name}'", error) from error
 
     def _non_finite(self, seq: Sequence) -> Event:
         error = NonFiniteLogits(

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from gptkit.decoding.stopping import Stopper, request_view
-from gptkit.errors import GptkitError, plugin_failure
+from gptkit.errors import plugin_code
 from gptkit.text.stream import TextStream
 
 if TYPE_CHECKING:
@@ -105,10 +105,6 @@ def first_states(request: Request, vocab: Vocab) -> list[Any]:
     """Return the states of a chain's stages before the first token."""
     states = []
     for stage in request.chain:
-        try:
+        with plugin_code(f"sampler '{stage.label}'"):
             states.append(stage.sampler().init_state(request_view(request, stage.values, vocab)))
-        except GptkitError:
-            raise
-        except Exception as error:
-            raise plugin_failure(f"sampler '{stage.label}'", error) from error
     return states

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any
 
-from gptkit.errors import GptkitError, plugin_failure
+from gptkit.errors import plugin_code
 from gptkit.plugin_api import RequestView, Stop
 
 if TYPE_CHECKING:
@@ -43,12 +43,8 @@ class Stopper:
 
     @staticmethod
     def _begin(criterion: StoppingCriterion, request: RequestView) -> Any:
-        try:
+        with plugin_code(f"stopping criterion '{criterion.name}'"):
             return criterion.init_state(request)
-        except GptkitError:
-            raise
-        except Exception as error:
-            raise plugin_failure(f"stopping criterion '{criterion.name}'", error) from error
 
     @property
     def observes_entropy(self) -> bool:
@@ -63,12 +59,8 @@ class Stopper:
         hold, end = 0, None
         for i, criterion in enumerate(self.criteria):  # all of them: each keeps a state
             seen = {"entropy": entropy} if criterion.observes_entropy else {}
-            try:
+            with plugin_code(f"stopping criterion '{criterion.name}'"):
                 self.states[i], stop = criterion.push(self.states[i], token_id, data, n_out, **seen)
-            except GptkitError:
-                raise
-            except Exception as error:
-                raise plugin_failure(f"stopping criterion '{criterion.name}'", error) from error
             if stop is not None and stop.reason is not None:
                 end = end or (stop if may_end else None)
             elif stop is not None:

@@ -10,7 +10,14 @@ import torch
 from gptkit.decoding.chain import Picked
 from gptkit.decoding.sequence import first_states
 from gptkit.decoding.stopping import request_view
-from gptkit.errors import GptkitError, PluginError, RequestError, plugin_failure
+from gptkit.errors import (
+    GptkitError,
+    PluginError,
+    RequestError,
+    Terminated,
+    plugin_code,
+    plugin_failure,
+)
 from gptkit.plugin_api import Params
 
 if TYPE_CHECKING:
@@ -147,9 +154,9 @@ class Group:
         except StopIteration:
             self.wanted = []
             return False
-        except GptkitError:
+        except (GptkitError, Terminated):
             raise
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise plugin_failure(f"strategy '{self.name}'", error) from error
         self.wanted = self._checked(wanted)
         return True
@@ -179,9 +186,5 @@ class Group:
         return branches
 
     def _guarded(self, call: Any) -> Any:
-        try:
+        with plugin_code(f"strategy '{self.name}'"):
             return call()
-        except GptkitError:
-            raise
-        except Exception as error:
-            raise plugin_failure(f"strategy '{self.name}'", error) from error

@@ -82,6 +82,8 @@ def test_one_picker_takes_the_place_of_the_other_and_back():
         ("greedy 1", ConfigError, "greedy takes no value"),
         ("max_new_tokens off", ConfigError, "max_new_tokens can't be off"),
         ("max_new_tokens 513", ConfigError, "513 is above 512"),
+        ("tokens [9999]", ConfigError, "tokens: 9,999 is no token of the model, which has 261"),
+        ("tokens [-1]", ConfigError, "tokens: -1 is below 0"),
         ("max_new_tokens -1", ConfigError, "-1 is below 0"),
         ("seed", ConfigError, "seed needs a value"),
         ("seed -1", ConfigError, "seed: -1 is below 0"),

@@ -245,6 +245,7 @@ def test_an_option_that_is_wrong_is_refused_before_torch_is_imported(model, env)
         (["--template", "qa"], "no chat template"),
         (["--template", "caht"], "did you mean 'chat'?"),
         (["--max-new-tokens", "513"], "513 is above 512"),
+        (["--stop-when", "tokens=9999"], "tokens: 9,999 is no token of the model"),
     ]
     code = (
         "import json, sys\n"

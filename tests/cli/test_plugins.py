@@ -98,6 +98,15 @@ class Late(Early):
         raise KeyError("row")
 
 
+class Leaves(Late):
+    """Leave at a token."""
+
+    name = "leaves"
+
+    def apply(self, logits, p, rows):
+        raise SystemExit(3)
+
+
 class Begin(StoppingCriterion):
     """Fail before the first token."""
 
@@ -159,7 +168,7 @@ class Tuple(Encode):
 
 @hookimpl
 def gptkit_samplers():
-    yield from (Early, Late)
+    yield from (Early, Late, Leaves)
 
 
 @hookimpl
@@ -410,6 +419,7 @@ def test_an_unknown_name_tells_which_plugins_failed(zoo):
     [
         ("-s", "early", "sampler 'early' failed: ValueError: no state"),
         ("-s", "late", "sampler 'late' failed: KeyError: 'row'"),
+        ("-s", "leaves", "sampler 'leaves' called sys.exit(3)"),
         ("--stop-when", "begin", "stopping criterion 'begin' failed: ValueError: no state"),
         ("--stop-when", "push", "stopping criterion 'push' failed: OSError: no push"),
         ("--tokenizer", "encode", "tokenizer 'encode' failed: ZeroDivisionError: no ids"),
