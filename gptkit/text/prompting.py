@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from itertools import groupby
 from typing import TYPE_CHECKING, Literal
 
-from gptkit.errors import ContextOverflow, GptkitError, PluginError, RequestError, plugin_failure
+from gptkit.errors import ContextOverflow, PluginError, RequestError, plugin_code
 from gptkit.plugin_api import ChatTemplate
 
 if TYPE_CHECKING:
@@ -60,12 +60,8 @@ def encode(segments: Iterable[Segment], tokenizer: Tokenizer) -> list[int]:
 
 def encode_text(text: str, tokenizer: Tokenizer) -> list[int]:
     """Return the ids of plain text; whatever a tokenizer raises is an error that names it."""
-    try:
+    with plugin_code(f"tokenizer '{tokenizer.name}'"):
         ids = tokenizer.encode_ordinary(text)
-    except GptkitError:
-        raise
-    except Exception as error:
-        raise plugin_failure(f"tokenizer '{tokenizer.name}'", error) from error
     if not isinstance(ids, list):
         raise PluginError(f"tokenizer '{tokenizer.name}' returned {type(ids).__name__}, no list")
     return ids
