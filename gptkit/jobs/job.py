@@ -71,6 +71,8 @@ class Job:
     on_error: str
     csv_safe: bool
     batch_size: int
+    drawn_seed: int | None
+    """The seed, where nobody gave one."""
     scan: Scan
     registry: Registry
     notes: tuple[str, ...] = ()

@@ -7,7 +7,6 @@ by one call and synced, so that whatever happens only the last one can be torn.
 from __future__ import annotations
 
 import contextlib
-import errno
 import json
 import os
 import zlib
@@ -15,6 +14,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self
 
 from gptkit.errors import ResourceError, ResumeRefused
+from gptkit.jobs.files import shown, sync_folder
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -103,6 +103,11 @@ class Journal:
     ) -> None:
         self.close()
 
+    @property
+    def n_bytes(self) -> int:
+        """The size of the file."""
+        return self._end
+
     def close(self) -> None:
         """Close the file; all that was added is on the disk already."""
         self._reader.close()
@@ -119,7 +124,7 @@ class Journal:
             if record is not None and _FORMAT_KEY in record:
                 if record[_FORMAT_KEY] != FORMAT:
                     raise ResumeRefused(
-                        f"{self.path} was written by another version of gptkit",
+                        f"{shown(self.path)} was written by another version of gptkit",
                         hint="go on with that one, or begin anew with --restart",
                     )
                 return record
@@ -183,29 +188,10 @@ class Journal:
         record = record_of(self._reader.readline())
         if record is None:
             raise ResourceError(
-                f"{self.path} was changed while it was in use",
+                f"{shown(self.path)} was changed while it was in use",
                 hint="run the same command: what can't be read is computed again",
             )
         return record
 
 
 _CLOEXEC = getattr(os, "O_CLOEXEC", 0)
-
-
-def sync_folder(folder: Path) -> None:
-    """Make a new name last through a power cut, where folders can be opened and synced."""
-    try:
-        handle = os.open(folder, os.O_RDONLY)
-    except OSError:  # Windows
-        return
-    try:
-        os.fsync(handle)
-    except OSError as error:
-        if error.errno not in _CANT_SYNC:
-            raise
-    finally:
-        os.close(handle)
-
-
-_CANT_SYNC = (errno.EINVAL, errno.ENOTSUP, errno.EBADF, errno.EACCES, errno.EPERM)
-"""What file systems answer that sync no folders: some of networks do."""

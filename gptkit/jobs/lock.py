@@ -12,6 +12,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Self
 
 from gptkit.errors import ResumeRefused
+from gptkit.jobs.files import shown
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -133,10 +134,10 @@ def _is_there(path: Path, handle: int) -> bool:
 def _check_words(path: Path, owner: Owner | None) -> None:
     """Where there are no locks, believe the file."""
     if owner is not None and owner.is_alive():
-        raise _refusal(path, owner, f"if that is not so, delete {path}")
+        raise _refusal(path, owner, f"if that is not so, delete {shown(path)}")
 
 
 def _refusal(path: Path, owner: Owner | None, hint: str | None = None) -> ResumeRefused:
     who = str(owner) if owner else "another run"
     hint = hint or "wait for it, or give another --output"
-    return ResumeRefused(f"{path} is locked by {who}", hint=hint)
+    return ResumeRefused(f"{shown(path)} is locked by {who}", hint=hint)

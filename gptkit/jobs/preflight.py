@@ -24,6 +24,7 @@ from gptkit.errors import ConfigError, did_you_mean
 from gptkit.jobs import matrix, score
 from gptkit.jobs.examples import examples_path
 from gptkit.jobs.job import Cell, Job
+from gptkit.jobs.resume import drawn_seed
 from gptkit.jobs.rows import Scan, check_input, check_output, scan
 from gptkit.jobs.spec import JobSettings
 from gptkit.jobs.templates import read_templates
@@ -62,6 +63,7 @@ class Given:
     stop: Mapping[str, Any] = field(default_factory=dict)
     batch_size: int | None = None
     on_overflow: str | None = None
+    restart: bool = False
 
     @property
     def axes(self) -> dict[str, str]:
@@ -119,7 +121,10 @@ def prepare(
         name: source.config.block_size if scores else _room(stop, source, registry)
         for name, source in models.items()
     }
-    seeds = _seeds(settings, axes.get("seed"), given)
+    drawn = None
+    if axes.get("seed") is None and given.seed is None and settings.sampling.seed is None:
+        drawn = _drawn_seed(outputs, restart=given.restart)
+    seeds = _seeds(settings, axes.get("seed"), given, drawn)
     notes = [*document.notes, *(note for _, note in chains.values() if note)]
     cells = []
     for label in matrix.labels(axes):
@@ -160,6 +165,7 @@ def prepare(
         on_error=settings.on_error,
         csv_safe=settings.csv_safe,
         batch_size=given.batch_size or settings.batch_size,
+        drawn_seed=drawn,
         scan=found,
         registry=registry,
         notes=tuple(dict.fromkeys(notes)),
@@ -228,15 +234,23 @@ def _models(
     return {name: opened[point.value] for name, point in axis.items()}
 
 
-def _seeds(settings: JobSettings, axis: matrix.Axis | None, given: Given) -> dict[str | None, int]:
+def _drawn_seed(outputs: Path, *, restart: bool) -> int:
+    """Return a seed that is drawn, or was when an earlier run began this output."""
+    before = None if restart else drawn_seed(outputs)
+    return random_seed() if before is None else before
+
+
+def _seeds(
+    settings: JobSettings, axis: matrix.Axis | None, given: Given, drawn: int | None
+) -> dict[str | None, int]:
     """Return the seeds by their name on the axis, or one for all cells under None.
 
     So a row starts from the same noise in each cell, unless a seed tells them apart.
     """
     if axis is not None:
         return {name: point.value for name, point in axis.items()}
-    seed = given.seed if given.seed is not None else settings.sampling.seed
-    return {None: random_seed() if seed is None else seed}
+    seeds = (given.seed, settings.sampling.seed, drawn)
+    return {None: next(seed for seed in seeds if seed is not None)}
 
 
 def _stop(
@@ -254,7 +268,8 @@ def _stop(
 
 def _room(stop: Mapping[str, Any], source: Checkpoint, registry: Registry) -> int:
     """Return how many tokens a prompt may have, so that the longest answer still fits."""
-    new, context = resolve_stops(stop, registry).max_new_tokens, source.config.block_size
+    stops = resolve_stops(stop, registry)
+    new, context = stops.max_new_tokens, source.config.block_size
     if new >= context:
         raise ConfigError(
             f"max_new_tokens: {new:,} leaves no room for a prompt in the context of "

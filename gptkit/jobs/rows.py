@@ -7,7 +7,7 @@ import json
 import math
 import os
 import stat
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import IO, TYPE_CHECKING, Any, Self
 
 from gptkit.errors import ConfigError, ResourceError
@@ -43,6 +43,8 @@ class Row:
     key: str
     fields: Mapping[str, Any] = field(default_factory=dict)
     fault: Fault | None = None
+    digest: str = ""
+    file: str = ""
 
 
 # Reading --------------------------------------------------------------------------------------
@@ -77,7 +79,7 @@ def read_rows(path: Path) -> Iterator[Row]:
                 data = data.removeprefix(b"\xef\xbb\xbf")
             data = data.rstrip(b"\r\n")
             if data.strip():
-                yield parse(index, line, data)
+                yield replace(parse(index, line, data), digest=digest_of(data), file=str(path))
                 index += 1
 
 
@@ -109,17 +111,27 @@ def _json_row(index: int, line: int, data: bytes) -> Row:
     if row_id is not None and type(row_id) not in (str, int):
         fault = Fault("invalid_id", f"id is {json_kind(row_id)}, not text or a whole number")
         return Row(index, line, None, key, {}, fault)
-    if row_id is not None and _is_unicode(str(row_id)):
+    if row_id is not None and is_unicode(str(row_id)):
         key = str(row_id)
     else:
         row_id = None
-    if "\\u" in text and not _is_unicode(json.dumps(value, ensure_ascii=False)):
+    if "\\u" in text and not is_unicode(json.dumps(value, ensure_ascii=False)):
         fault = Fault("invalid_unicode", "half of a surrogate pair stands alone")
     return Row(index, line, row_id, key, value, fault)
 
 
 def _line_key(line: int, data: bytes) -> str:
-    return f"{line}:{hashlib.sha256(data).hexdigest()[:16]}"
+    return f"{line}:{digest_of(data)}"
+
+
+def digest_of(data: bytes) -> str:
+    """Return 16 hex digits that are as good as the bytes of a row."""
+    return hashlib.sha256(data).hexdigest()[:16]
+
+
+def key_hash(key: str) -> int:
+    """Return 8 bytes for a key, the same on every machine and day."""
+    return int.from_bytes(hashlib.blake2b(key.encode(), digest_size=8).digest())
 
 
 def _decode(data: bytes) -> tuple[str, Fault | None]:
@@ -172,7 +184,8 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 _DECODER = json.JSONDecoder(parse_constant=_constant, parse_float=_float, object_pairs_hook=_object)
 
 
-def _is_unicode(text: str) -> bool:
+def is_unicode(text: str) -> bool:
+    """Return whether text can be encoded: it has no half of a surrogate pair."""
     try:
         text.encode()
     except UnicodeEncodeError:
@@ -201,6 +214,7 @@ class Scan:
     n_rows: int
     seen: frozenset[str]
     fields: tuple[str, ...]
+    digest: str = ""
 
 
 def scan(path: Path, wanted: Collection[str], *, refuse_bad: bool) -> Scan:
@@ -212,8 +226,10 @@ def scan(path: Path, wanted: Collection[str], *, refuse_bad: bool) -> Scan:
     missing = set(wanted)
     first: tuple[str, ...] = ()
     n_rows = 0
+    digest = hashlib.sha256()
     for row in read_rows(path):
         n_rows += 1
+        digest.update(f"{row.key}\0{row.digest}\n".encode("utf-8", "surrogatepass"))
         if refuse_bad and row.fault and row.fault.type != "invalid_unicode":
             raise ConfigError(
                 f"{path}:{row.line}: {row.fault.message}",
@@ -226,7 +242,7 @@ def scan(path: Path, wanted: Collection[str], *, refuse_bad: bool) -> Scan:
         if hash(row.key) in keys:
             _refuse_twice(path, row)
         keys.add(hash(row.key))
-    return Scan(n_rows, frozenset(wanted) - missing, first)
+    return Scan(n_rows, frozenset(wanted) - missing, first, digest.hexdigest())
 
 
 def _refuse_twice(path: Path, row: Row) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import shutil
 from dataclasses import replace
 
 import pytest
@@ -12,8 +13,10 @@ import torch
 from gptkit import assembly
 from gptkit.decoding.noise import row_seed
 from gptkit.errors import ConfigError
+from gptkit.jobs.events import Finished, Progress, Started
 from gptkit.jobs.preflight import Given, prepare
-from gptkit.jobs.run import Progress, Started, run
+from gptkit.jobs.run import run
+from gptkit.jobs.runtime import How
 from gptkit.plugin_host import registry
 from gptkit.text.prompting import blank_before_output
 
@@ -34,16 +37,28 @@ def varied(n, seed=1):
     ]
 
 
+def loader(plugins, loaded=None):
+    """Return a function that loads a model, and notes in `loaded` which."""
+
+    def load(source):
+        if loaded is not None:
+            loaded.append(source)
+        return assembly.load_model(source, plugins, device="cpu")
+
+    return load
+
+
 def compute(path, plugins, change=None, **given):
-    """Run a job to its end and return its last event; `change` is done to the loaded model."""
+    """Run a job anew and return its summary; `change` is done to the loaded model."""
     job = prepare(path, plugins, Given(**given))
 
-    def load():
-        model = assembly.load_model(job.cells[0].source, plugins, device="cpu")
+    def load(source):
+        model = assembly.load_model(source, plugins, device="cpu")
         return change(model) if change else model
 
-    *_, last = run(job, load)
-    return last
+    *_, summary, last = run(job, load, How(restart=True))
+    assert last == Finished()
+    return summary
 
 
 def test_each_row_gives_one_row_in_order(workshop, plugins):
@@ -220,33 +235,55 @@ def test_a_chat_template_takes_each_row_as_a_turn(workshop, plugins):
 def test_no_rows_give_an_empty_file_without_a_model(workshop, plugins):
     job = prepare(workshop.job(rows=[]), plugins)
 
-    def load():
+    def load(source):
         raise AssertionError("the model was loaded for nothing")
 
-    assert list(run(job, load)) == [Progress(0)]
+    assert list(run(job, load)) == [Progress(0), Finished()]
     assert (workshop.folder / "out.jsonl").read_bytes() == b""
+    assert list(run(job, load)) == [Progress(0), Finished(was_there=True)]
 
 
-def test_a_stopped_job_leaves_the_old_output_and_nothing_else(workshop, plugins):
+def test_a_stopped_job_leaves_the_old_output_and_a_journal(workshop, plugins):
     job = prepare(workshop.job(rows=varied(20)), plugins, Given(batch_size=2))
     (workshop.folder / "out.jsonl").write_text("old")
     before = sorted(os.listdir(workshop.folder))
-    events = run(job, lambda: assembly.load_model(job.cells[0].source, plugins, device="cpu"))
+    load = loader(plugins)
+    events = run(job, load, How(restart=True))
     assert isinstance(next(events), Started)
     for event in events:
         if event.n_done > 3:
             break
     events.close()
-    assert sorted(os.listdir(workshop.folder)) == before
+    assert sorted(os.listdir(workshop.folder)) == sorted([*before, "out.jsonl.journal"])
     assert (workshop.folder / "out.jsonl").read_text() == "old"
 
 
 def test_an_input_that_changes_under_the_job_is_noticed(workshop, plugins):
-    job = prepare(workshop.job(rows=varied(3)), plugins)
-    workshop.rows(varied(4))
-    with pytest.raises(ConfigError, match="was changed while its rows were computed"):
-        list(run(job, lambda: assembly.load_model(job.cells[0].source, plugins, device="cpu")))
-    assert not (workshop.folder / "out.jsonl").exists()
+    for n in (4, 2):
+        job = prepare(workshop.job(rows=varied(3)), plugins)
+        workshop.rows(varied(n))
+        with pytest.raises(ConfigError, match="was changed while its rows were computed"):
+            list(run(job, loader(plugins)))
+        assert not (workshop.folder / "out.jsonl").exists()
+
+
+def test_the_models_of_a_matrix_are_loaded_in_turn(workshop, plugins, tiny, tmp_path):
+    shutil.copytree(tiny, tmp_path / "other")
+    matrix = f"{{model: [{tiny}, other], seed: [1, 2]}}"
+    rows = varied(5)
+    path = workshop.job(rows=rows, model=None, matrix=matrix, sampling="{chain: [temperature: 1]}")
+    job = prepare(path, plugins)
+    loaded = []
+    load = loader(plugins, loaded)
+    events = list(run(job, load))
+    assert [source.path.name for source in loaded] == ["tiny", "other"]
+    started = [event for event in events if isinstance(event, Started)]
+    assert [[cell.seed for cell in event.cells] for event in started] == [[1, 2], [1, 2]]
+    out = workshop.out()
+    assert [row["index"] for row in out] == [i for i in range(5) for _ in range(4)]
+    texts = [row["text"] for row in out]
+    assert texts[0::4] == texts[2::4] != texts[1::4] == texts[3::4]  # the models are the same
+    assert events[-2].n_rows == events[-2].n_ok == 20
 
 
 @pytest.mark.parametrize(
