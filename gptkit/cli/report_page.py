@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from gptkit import __version__
 from gptkit.cli import report_charts as charts
+from gptkit.cli.report_facts import facts, flat
 from gptkit.cli.report_tables import (
     SPREADS,
     finish_reasons,
@@ -152,25 +153,16 @@ def _body(report: Report) -> Iterator[str]:
 
 
 def _facts(manifest: Mapping[str, Any]) -> str:
-    """Return what a manifest says, whatever that is: nothing is left out for being unknown."""
+    """Return what a manifest says: first what is asked most, then all of it, known or not."""
     if not manifest:
         return ""
-    lines = "".join(f"<dt>{line(key)}</dt><dd>{line(said)}</dd>" for key, said in _flat(manifest))
-    return f"<details><summary>The job</summary><dl>{lines}</dl></details>\n"
+    first, all_ = _list(facts(manifest)), _list(flat(manifest))
+    return f"{first}<details><summary>All of the manifest</summary>{all_}</details>\n"
 
 
-def _flat(value: Any, path: str = "") -> Iterator[tuple[str, str]]:
-    """Yield what a JSON value has, each by its dotted path."""
-    if isinstance(value, dict):
-        for key, inner in value.items():
-            yield from _flat(inner, f"{path}.{key}" if path else str(key))
-    elif isinstance(value, list) and any(isinstance(one, (dict, list)) for one in value):
-        for i, inner in enumerate(value):
-            yield from _flat(inner, f"{path}[{i}]")
-    elif isinstance(value, list):
-        yield path, ", ".join(map(str, value))
-    else:
-        yield path, str(value)
+def _list(named: Iterable[tuple[str, str]]) -> str:
+    items = "".join(f"<dt>{line(name)}</dt><dd>{line(text)}</dd>" for name, text in named)
+    return f"<dl>{items}</dl>\n" if items else ""
 
 
 # Plots ----------------------------------------------------------------------------------------

@@ -250,6 +250,46 @@ def test_a_page_has_the_plots_and_the_rows_side_by_side(out):
     ]
 
 
+def test_a_page_says_how_the_output_was_made(out):
+    name = out(TWO)
+    cell = {"model": {"name": "mini", "sha256": "0123456789abcdef"}, "seed": 7}
+    warm = [
+        {"label": "temperature", "values": {"temperature": 0.9}},
+        {"label": "xtc", "values": {"threshold": 0.1, "probability": 0.5}},
+        {"label": "sample", "values": {}},
+    ]
+    manifest = {
+        "gptkit": "0.1.0",
+        "fingerprint": {
+            "cells": [
+                {"label": COLD, "chain": [{"label": "greedy", "values": {}}], **cell},
+                {"label": WARM, "chain": warm, **cell},
+            ]
+        },
+        "runtime": {"device": "cpu", "dtype": ["float32"], "threads": 2},
+        "last_run": {"load_s": 0.51, "compute_s": 2.0, "new_tokens": 500},
+    }
+    with open(f"{name}.manifest.json", "w") as file:
+        json.dump(manifest, file)
+    _, parsed = page(name)
+    said = dict(zip(parsed.all("dt"), parsed.all("dd"), strict=True))
+    assert said["model"] == "mini (sha256 0123456789ab)"
+    assert said["sampling, cold"] == "greedy"
+    assert said["sampling, warm"] == "temperature=0.9 xtc:threshold=0.1,probability=0.5 sample"
+    assert said["seed"] == "7"
+    assert said["computed"] == "cpu, float32, 2 threads"
+    assert said["time"] == "0.5 s to load, 2.0 s to compute, 250 new tokens a second"
+    assert said["fingerprint.cells[1].chain[1].values.threshold"] == "0.1"
+
+
+@pytest.mark.parametrize("manifest", ["[]", "{", '{"fingerprint": {"cells": 3}}', '{"a": null}'])
+def test_a_page_takes_any_manifest(out, manifest):
+    name = out(TWO)
+    with open(f"{name}.manifest.json", "w") as file:
+        file.write(manifest)
+    page(name)
+
+
 def test_a_long_output_says_how_many_rows_are_not_shown(out):
     source, parsed = page(out([answer(i, f"text {i}") for i in range(250)]))
     assert "The first 200 rows" in parsed.all("h2")
