@@ -1,0 +1,235 @@
+"""The GPT on a CPU, for inference: packed weights, and a step in one call for each thread.
+
+Shapes: N new tokens, C model width, I MLP width, V vocabulary.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from gptkit.model.cpu import kernels
+from gptkit.model.cpu.cache import PanelCache
+from gptkit.model.cpu.packing import aligned
+from gptkit.model.forward import round_up
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from numpy.typing import NDArray
+
+    from gptkit.model.config import GPTConfig
+    from gptkit.model.cpu.packing import Packed
+    from gptkit.model.cpu.pool import Pool
+    from gptkit.model.forward import Span
+
+    Floats = NDArray[np.float32]
+
+MATRICES = ("attn.c_attn", "attn.c_proj", "mlp.c_fc", "mlp.c_proj")
+HEAD = "lm_head"
+
+
+class CpuGPT:
+    """Token ids to logits, with the weights of GPT-2 parts in any of the kinds of `kernels`.
+
+    A row's logits have the same bits in any step that it is part of.
+    """
+
+    shares_prefixes = True
+
+    def __init__(
+        self,
+        config: GPTConfig,
+        packed: Mapping[str, Packed],
+        rest: Mapping[str, Floats],
+        pool: Pool,
+    ) -> None:
+        """`packed` has each of MATRICES as h.N.NAME, and HEAD; `rest` the other weights by name."""
+        self.config = config
+        self._packed, self._pool = packed, pool
+        self._wte, self._wpe = rest["wte.weight"], rest.get("wpe.weight")
+        n = config.n_layer
+        matrices = [[packed[f"h.{i}.{name}"].row() for name in MATRICES] for i in range(n)]
+        self._eps = np.float32(config.layer_norm_epsilon)
+        self._layers = kernels.Layers(
+            np.array(matrices, np.int64),
+            np.array([_vectors(config, rest, i) for i in range(n)], np.float32),
+            config.n_head,
+            config.head_size,
+            self._eps,
+        )
+        self._head = packed[HEAD].row()
+        no_norm = np.zeros((2, 0), np.float32)
+        self._no_norm = no_norm
+        self._norm = _norm(config, rest, "ln_f") if config.final_norm else no_norm
+        first = packed[f"h.0.{MATRICES[0]}"] if config.n_layer else packed[HEAD]
+        self._cache_kind = kernels.F32 if first.kind == kernels.F32 else kernels.BF16
+        self._rooms: dict[int, tuple[kernels.Inputs, kernels.Room, Floats]] = {}
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the packed weights."""
+        return sum(matrix.nbytes for matrix in self._packed.values())
+
+    def new_cache(self, n_slots: int) -> PanelCache:
+        """Return an empty cache of `n_slots` sequences, each of up to block_size positions."""
+        return PanelCache(self.config, n_slots, self._cache_kind)
+
+    def step(
+        self, ids: Sequence[int], spans: Sequence[Span], cache: PanelCache, wanted: Sequence[int]
+    ) -> Floats:
+        """Append the spans' tokens to the cache; return float32 logits [len(wanted), V]."""
+        x, row_of = self._states(ids, spans, cache)
+        return self._logits(x[row_of[np.asarray(wanted, np.int64)]], self._norm)
+
+    def hidden(self, ids: Sequence[int], spans: Sequence[Span], cache: PanelCache) -> Any:
+        """Append the spans' tokens to the cache; return the last layer's states [N, C]."""
+        import torch
+
+        x, row_of = self._states(ids, spans, cache)
+        kernels.run_norm(x, self._norm, self._eps, self._room(len(x))[0])
+        return torch.from_numpy(x[row_of])
+
+    def head(self, hidden: Any, wanted: Sequence[int]) -> Floats:
+        """Return float32 logits [len(wanted), V] of the rows `wanted` of states [N, C]."""
+        return self._logits(np.ascontiguousarray(hidden.numpy()[list(wanted)]), self._no_norm)
+
+    def _states(
+        self, ids: Sequence[int], spans: Sequence[Span], cache: PanelCache
+    ) -> tuple[Floats, NDArray[np.int64]]:
+        """Return the states [M, C] before the last norm, without padding, and which row of them
+        each of the N tokens is."""
+        order = _Order(spans)
+        x = self._wte[np.asarray(ids, np.int64)[order.kept]]
+        if self._wpe is not None:
+            x = x + self._wpe[order.places.positions]
+        x = np.ascontiguousarray(x, np.float32)
+        if len(x) and self.config.n_layer:
+            inputs, room, _ = self._room(len(x))
+            self._pool.run(
+                kernels.run_layers,
+                kernels.PANELS,
+                self._layers,
+                cache.kept,
+                order.places,
+                x,
+                inputs,
+                room,
+            )
+        return x, order.row_of
+
+    def _logits(self, x: Floats, norm: Floats) -> Floats:
+        logits = np.empty((len(x), self.config.vocab_size), np.float32)
+        if len(x):
+            inputs, _, edge = self._room(len(x))
+            self._pool.run(
+                kernels.run_head,
+                kernels.PANELS,
+                self._head,
+                norm,
+                self._eps,
+                x,
+                inputs,
+                logits,
+                edge,
+            )
+        return logits
+
+    def _room(self, n: int) -> tuple[kernels.Inputs, kernels.Room, Floats]:
+        """Return working space for n rows; it is kept for steps of up to twice as many."""
+        size = 1 << (n - 1).bit_length()
+        if size not in self._rooms:
+            self._rooms[size] = _room(self.config, size, self._pool.n)
+        return self._rooms[size]
+
+
+class _Order:
+    """The rows of a step that are no padding, and which of them attend together.
+
+    Rows of one slot that follow each other attend together, up to BLOCK of them, and so do rows of
+    any slots that share a trunk.
+    """
+
+    def __init__(self, spans: Sequence[Span]) -> None:
+        positions: list[int] = []
+        slots: list[int] = []
+        kept: list[int] = []
+        row_of: list[int] = []
+        groups: dict[tuple[int, int], list[int]] = {}
+        at = 0
+        for span in spans:
+            if span.slot is None:
+                row_of += [0] * span.n
+            else:
+                first = len(slots)
+                key = (-1, span.slot) if span.trunk is None else (span.trunk, span.shared)
+                groups.setdefault(key, []).extend(range(first, first + span.n))
+                positions += range(span.start, span.start + span.n)
+                slots += [span.slot] * span.n
+                kept += range(at, at + span.n)
+                row_of += range(first, first + span.n)
+            at += span.n
+        rows: list[int] = []
+        blocks: list[tuple[int, int, int, int]] = []
+        for (trunk, other), members in groups.items():
+            shared = 0 if trunk < 0 else other
+            for start in range(0, len(members), kernels.BLOCK):
+                part = members[start : start + kernels.BLOCK]
+                blocks.append((len(rows), len(rows) + len(part), max(trunk, 0), shared))
+                rows += part
+        self.kept, self.row_of = np.array(kept, np.int64), np.array(row_of, np.int64)
+        self.places = kernels.Places(
+            np.array(positions, np.int64),
+            np.array(slots, np.int64),
+            np.array(rows, np.int64),
+            np.array(blocks, np.int64).reshape(-1, 4),
+        )
+
+
+def _room(config: GPTConfig, n: int, n_threads: int) -> tuple[kernels.Inputs, kernels.Room, Floats]:
+    """Return working space of a step of up to n rows, and of the last outputs of the head."""
+    wide = round_up(max(3 * config.n_embd, config.mlp_width), kernels.LANES)
+    n_in = round_up(max(config.n_embd, config.mlp_width), kernels.GROUP)
+    width = round_up(config.head_size, kernels.LANES)
+    # A trunk and the slot's own positions may each begin in the middle of a panel.
+    longest = round_up(config.block_size, kernels.LANES) + 3 * kernels.LANES
+    inputs = kernels.Inputs(
+        aligned((n, n_in), np.float32),
+        aligned((n, 2 * n_in), np.int8),
+        aligned((n, n_in // kernels.GROUP), np.float32),
+        aligned((n, n_in // kernels.GROUP), np.int32),
+    )
+    room = kernels.Room(
+        aligned((n, wide), np.float32),
+        aligned((n, config.n_embd), np.float32),
+        aligned((n_threads, kernels.BLOCK, width), np.float32),
+        aligned((n_threads, kernels.BLOCK, longest), np.float32),
+        aligned((n_threads, 2, kernels.BLOCK, width), np.float32),
+    )
+    return inputs, room, aligned((n, kernels.LANES), np.float32)
+
+
+def _norm(config: GPTConfig, rest: Mapping[str, Floats], name: str) -> Floats:
+    """Return weight and bias [2, C]."""
+    zeros = np.zeros(config.n_embd, np.float32)
+    return np.stack([rest[f"{name}.weight"], rest.get(f"{name}.bias", zeros)])
+
+
+def _vectors(config: GPTConfig, rest: Mapping[str, Floats], layer: int) -> Floats:
+    """Return the norms and biases of a layer [9 C + I], zeros where it has none."""
+    c, at = config.n_embd, f"h.{layer}"
+
+    def bias(name: str, n: int) -> Floats:
+        return rest.get(f"{at}.{name}.bias", np.zeros(n, np.float32))
+
+    return np.concatenate(
+        [
+            _norm(config, rest, f"{at}.ln_1").ravel(),
+            bias("attn.c_attn", 3 * c),
+            bias("attn.c_proj", c),
+            _norm(config, rest, f"{at}.ln_2").ravel(),
+            bias("mlp.c_fc", config.mlp_width),
+            bias("mlp.c_proj", c),
+        ]
+    )

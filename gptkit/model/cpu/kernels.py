@@ -1,0 +1,855 @@
+"""The kernels of a step on a CPU: numba, compiled once, over weights in panels of 16 output rows.
+
+A panel is K-major: one lane of a 16-lane vector is one output row, the activations are broadcast,
+a thread reads one sequential stream of weights, and no sum goes across lanes. Keys and values lie
+in the same layout, so that attention runs on the same loop. That loop is written as LLVM IR, whose
+vectors LLVM splits where a processor has shorter ones.
+
+A row's sums are taken in one order whatever the number of rows, the number of threads, and the
+place where it stands; so its bits depend on nothing but the row.
+
+Everything is in this file since numba's cache on disk looks at a function's own file alone.
+
+Shapes: N rows of a step, K inputs and O outputs of a matrix, P = O / 16 panels, C model width, I
+MLP width, H heads, D head size, T positions of a slot; all widths that vectors read are rounded
+up, and what is too much is zero.
+"""
+
+from __future__ import annotations
+
+import platform
+from typing import Any, NamedTuple
+
+import numpy as np
+from llvmlite import ir
+from numba import cfunc, config, njit, types
+from numba.core.codegen import get_host_cpu_features
+from numba.extending import intrinsic
+
+F32, BF16, BF16_DOT, INT8, INT4, INT8_DOT, INT4_DOT = range(7)
+"""How a matrix is stored and multiplied. `_DOT` takes activations in 16 or 8 bits too, and needs
+AVX-512 BF16 or VNNI; without it they stay float32, which any processor can do."""
+
+LANES = 16
+GROUP = 32
+"""Weights that share a scale, along K; and what K is rounded up to."""
+BLOCK = 16
+"""Rows that attend together."""
+
+_TILES = (8, 4, 2, 1)  # rows of activations that one pass over a panel serves
+_I8, _I16, _I32, _I64 = (ir.IntType(bits) for bits in (8, 16, 32, 64))
+_FLOAT = ir.FloatType()
+_VF, _VI, _VBYTES, _VHALF = (
+    ir.VectorType(kind, n) for kind, n in ((_FLOAT, 16), (_I32, 16), (_I8, 64), (ir.HalfType(), 16))
+)
+_X86 = platform.machine().lower() in ("x86_64", "amd64")
+
+
+def processor_features() -> frozenset[str]:
+    """Return the names of the instructions that numba compiles for."""
+    said = config.CPU_FEATURES or (get_host_cpu_features() if not config.CPU_NAME else "")
+    return frozenset(name[1:] for name in said.split(",") if name.startswith("+"))
+
+
+_FEATURES = processor_features()
+HAS_BF16_DOT = _X86 and {"avx512f", "avx512bf16"} <= _FEATURES
+HAS_INT8_DOT = _X86 and {"avx512f", "avx512vnni"} <= _FEATURES
+KINDS = (
+    F32,
+    BF16,
+    INT8,
+    INT4,
+    *([BF16_DOT] if HAS_BF16_DOT else []),
+    *([INT8_DOT, INT4_DOT] if HAS_INT8_DOT else []),
+)
+"""The kinds that this processor can multiply."""
+
+
+# The loop over K, in LLVM IR ------------------------------------------------------------------
+
+
+class _BFloat(ir.Type):  # type: ignore[misc]
+    """bfloat, which llvmlite has no name for."""
+
+    intrinsic_name = "bf16"
+
+    def _to_string(self) -> str:
+        return "bfloat"
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _BFloat)
+
+    def __hash__(self) -> int:
+        return 7
+
+
+_VBF = ir.VectorType(_BFloat(), 32)
+
+
+class _Emit:
+    """Writes one loop over K: y[m, 0:16] = panel times x[m], for the M rows of a tile."""
+
+    def __init__(self, builder: Any) -> None:
+        self.b = builder
+
+    def load(self, at: Any, kind: Any, align: int = 4) -> Any:
+        value = self.b.load(self.b.inttoptr(at, kind.as_pointer()))
+        value.align = align
+        return value
+
+    def splat(self, at: Any, kind: Any, as_kind: Any) -> Any:
+        """Load one number of 32 bits into all lanes."""
+        none = ir.Constant(ir.VectorType(kind, LANES), ir.Undefined)
+        one = self.b.insert_element(none, self.load(at, kind), ir.Constant(_I32, 0))
+        all_lanes = self.b.shuffle_vector(one, none, ir.Constant(_VI, [0] * LANES))
+        return self.b.bitcast(all_lanes, as_kind)
+
+    def call(self, name: str, returns: Any, *values: Any) -> Any:
+        module = self.b.module
+        kind = ir.FunctionType(returns, [value.type for value in values])
+        return self.b.call(module.globals.get(name) or ir.Function(module, kind, name), values)
+
+    def fma(self, a: Any, b: Any, c: Any) -> Any:
+        return self.call("llvm.fma.v16f32", _VF, a, b, c)
+
+    def at(self, base: Any, offset: int) -> Any:
+        return self.b.add(base, ir.Constant(_I64, offset)) if offset else base
+
+    def rows(self, base: Any, stride: Any, n: int) -> list[Any]:
+        step = [self.b.mul(stride, ir.Constant(_I64, m)) for m in range(1, n)]
+        return [base, *(self.b.add(base, one) for one in step)]
+
+    def ints(self, value: int) -> Any:
+        return ir.Constant(_VI, [value] * LANES)
+
+    def panel(self, kind: int, n: int, args: Any) -> None:
+        """Write the loop for one kind of weights and a tile of n rows."""
+        w, scales, x, ldx, x_scales, x_sums, ldg, n_inputs, y, ldy = args
+        b = self.b
+        dots = kind in (INT8_DOT, INT4_DOT)
+        n_sums = 1 if dots else 2  # for each row: two chains hide the latency of an fma
+        step = {F32: 4, BF16: 8, BF16_DOT: 8}.get(kind, GROUP)
+        w_bytes = {INT8: 512, INT8_DOT: 512}.get(kind, 256)
+        x_bytes = step * {BF16_DOT: 2, INT8_DOT: 1, INT4_DOT: 1}.get(kind, 4)
+        x_rows = self.rows(x, ldx, n)
+        groups = b.mul(ldg, ir.Constant(_I64, 4))
+        scale_rows, sum_rows = self.rows(x_scales, groups, n), self.rows(x_sums, groups, n)
+        before = b.block
+        loop, done = (b.function.append_basic_block() for _ in range(2))
+        n_steps = b.udiv(n_inputs, ir.Constant(_I64, step))
+        b.branch(loop)
+        b.position_at_end(loop)
+        i = b.phi(_I64)
+        i.add_incoming(ir.Constant(_I64, 0), before)
+        sums = [b.phi(_VF) for _ in range(n * n_sums)]
+        for one in sums:
+            one.add_incoming(ir.Constant(_VF, [0.0] * LANES), before)
+        acc = list(sums)
+        wp = b.add(w, b.mul(i, ir.Constant(_I64, w_bytes)))
+        offset = b.mul(i, ir.Constant(_I64, x_bytes))
+        xp = [b.add(row, offset) for row in x_rows]
+        if kind in (F32, BF16, BF16_DOT):
+            self._floats(kind, wp, xp, acc)
+        else:
+            group = b.mul(i, ir.Constant(_I64, 4))
+            half = self.load(b.add(scales, b.mul(i, ir.Constant(_I64, 2 * LANES))), _VHALF, 2)
+            scale = b.fpext(half, _VF)
+            if dots:
+                starts = [self.splat(b.add(row, group), _I32, _VI) for row in sum_rows]
+                self._dots(kind, wp, xp, starts)
+                for m in range(n):
+                    both = b.fmul(scale, self.splat(b.add(scale_rows[m], group), _FLOAT, _VF))
+                    acc[m] = self.fma(b.sitofp(starts[m], _VF), both, acc[m])
+            else:
+                self._dequantised(kind, wp, xp, scale, acc)
+        following = b.add(i, ir.Constant(_I64, 1))
+        i.add_incoming(following, loop)
+        for one, value in zip(sums, acc, strict=True):
+            one.add_incoming(value, loop)
+        b.cbranch(b.icmp_unsigned("<", following, n_steps), loop, done)
+        b.position_at_end(done)
+        for m in range(n):
+            total = acc[m * n_sums]
+            for part in acc[m * n_sums + 1 : (m + 1) * n_sums]:
+                total = b.fadd(total, part)
+            out = b.add(y, b.mul(ldy, ir.Constant(_I64, 4 * m)))
+            b.store(total, b.inttoptr(out, _VF.as_pointer())).align = 4
+
+    def _floats(self, kind: int, wp: Any, xp: list[Any], acc: list[Any]) -> None:
+        b = self.b
+        for u in range(4):
+            words = self.load(self.at(wp, 64 * u), _VF if kind == F32 else _VI)
+            if kind == BF16:  # a pair in 32 bits: the low one and the high one
+                low = b.bitcast(b.shl(words, self.ints(16)), _VF)
+                high = b.bitcast(b.and_(words, self.ints(0xFFFF0000)), _VF)
+            for m, row in enumerate(xp):
+                one, two = 2 * m, 2 * m + 1
+                if kind == F32:
+                    j = one + u % 2
+                    acc[j] = self.fma(words, self.splat(self.at(row, 4 * u), _FLOAT, _VF), acc[j])
+                elif kind == BF16:
+                    first = self.splat(self.at(row, 8 * u), _FLOAT, _VF)
+                    second = self.splat(self.at(row, 8 * u + 4), _FLOAT, _VF)
+                    acc[one] = self.fma(low, first, acc[one])
+                    acc[two] = self.fma(high, second, acc[two])
+                else:
+                    j = one + u % 2
+                    pair = self.splat(self.at(row, 4 * u), _I32, _VBF)
+                    acc[j] = self.call(
+                        "llvm.x86.avx512bf16.dpbf16ps.512",
+                        _VF,
+                        acc[j],
+                        b.bitcast(words, _VBF),
+                        pair,
+                    )
+
+    def _dots(self, kind: int, wp: Any, xp: list[Any], sums: list[Any]) -> None:
+        """Add up a group in whole numbers. The weights are unsigned; the sums start from what
+        that adds too much."""
+
+        def dot(words: Any, offset: int) -> None:
+            for m, row in enumerate(xp):
+                four = self.splat(self.at(row, offset), _I32, _VBYTES)
+                sums[m] = self.call(
+                    "llvm.x86.avx512.vpdpbusd.512",
+                    _VI,
+                    sums[m],
+                    self.b.bitcast(words, _VBYTES),
+                    four,
+                )
+
+        for u in range(8 if kind == INT8_DOT else 4):
+            words = self.load(self.at(wp, 64 * u), _VI)
+            if kind == INT8_DOT:
+                dot(words, 4 * u)
+            else:
+                dot(self.b.and_(words, self.ints(0x0F0F0F0F)), 8 * u)
+                high = self.b.lshr(words, self.ints(4))
+                dot(self.b.and_(high, self.ints(0x0F0F0F0F)), 8 * u + 4)
+
+    def _dequantised(self, kind: int, wp: Any, xp: list[Any], scale: Any, acc: list[Any]) -> None:
+        b = self.b
+        zero, bits, mask = (128, 8, 0xFF) if kind == INT8 else (8, 4, 0x0F)
+
+        def four(words: Any, first: int) -> None:
+            for j in range(4):
+                value = b.and_(b.lshr(words, self.ints(8 * j)), self.ints(mask))
+                number = b.sitofp(b.sub(value, self.ints(zero)), _VF)
+                weight = b.fmul(number, scale)
+                for m, row in enumerate(xp):
+                    x = self.splat(self.at(row, 4 * (first + j)), _FLOAT, _VF)
+                    k = 2 * m + j % 2
+                    acc[k] = self.fma(weight, x, acc[k])
+
+        for u in range(8 if kind == INT8 else 4):
+            words = self.load(self.at(wp, 64 * u), _VI)
+            four(words, 4 * u if kind == INT8 else 8 * u)
+            if kind == INT4:
+                four(b.lshr(words, self.ints(bits)), 8 * u + 4)
+
+
+@intrinsic
+def _panel(
+    typing: Any,
+    kind: Any,
+    n: Any,
+    w: Any,
+    scales: Any,
+    x: Any,
+    ldx: Any,
+    x_scales: Any,
+    x_sums: Any,
+    ldg: Any,
+    k: Any,
+    y: Any,
+    ldy: Any,
+) -> Any:
+    """One panel times n rows, n of _TILES. All are int64: addresses; strides from one row to the
+    next, ldx in bytes, ldg (scales and sums) and ldy in numbers; and k inputs."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        builder.function.attributes.add("noinline")  # the loops are compiled once
+        emit = _Emit(builder)
+        for one in KINDS:
+            with builder.if_then(builder.icmp_signed("==", args[0], ir.Constant(_I64, one))):
+                for rows in _TILES:
+                    is_it = builder.icmp_signed("==", args[1], ir.Constant(_I64, rows))
+                    with builder.if_then(is_it):
+                        emit.panel(one, rows, args[2:])
+        return context.get_dummy_value()
+
+    return types.void(*[types.int64] * 12), generate
+
+
+@intrinsic
+def _float_of_bits(typing: Any, value: Any) -> Any:
+    return types.float32(types.int32), lambda c, b, s, args: b.bitcast(args[0], _FLOAT)
+
+
+@intrinsic
+def _bits_of_float(typing: Any, value: Any) -> Any:
+    return types.int32(types.float32), lambda c, b, s, args: b.bitcast(args[0], _I32)
+
+
+@intrinsic
+def _arrive(typing: Any, at: Any) -> Any:
+    """Add 1 to a counter, atomically; return what it was."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        counter = builder.inttoptr(args[0], _I64.as_pointer())
+        return builder.atomic_rmw("add", counter, ir.Constant(_I64, 1), "acq_rel")
+
+    return types.int64(types.int64), generate
+
+
+@intrinsic
+def _look(typing: Any, at: Any) -> Any:
+    """Read a counter, atomically, after a pause."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        if _X86:
+            name = "llvm.x86.sse2.pause"
+            nothing = ir.FunctionType(ir.VoidType(), [])
+            known = builder.module.globals.get(name)
+            builder.call(known or ir.Function(builder.module, nothing, name), [])
+        return builder.load_atomic(builder.inttoptr(args[0], _I64.as_pointer()), "acquire", 8)
+
+    return types.int64(types.int64), generate
+
+
+@intrinsic
+def _let_others_run(typing: Any) -> Any:
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        name, kind = "sched_yield", ir.FunctionType(_I32, [])
+        known = builder.module.globals.get(name)
+        builder.call(known or ir.Function(builder.module, kind, name), [])
+        return context.get_dummy_value()
+
+    return types.void(), generate
+
+
+# Parts of a step ------------------------------------------------------------------------------
+
+_f = np.float32
+_OPTIONS: dict[str, Any] = {
+    "fastmath": True,
+    "error_model": "numpy",  # a check for zero would keep loops from being vectors
+    "cache": True,
+    "nogil": True,
+}
+
+WEIGHTS, WEIGHTS_STRIDE, SCALES, SCALES_STRIDE, KIND, N_IN, N_OUT = range(7)
+"""What is said of a matrix, in int64: the address of its first panel and the bytes to the next,
+the same of its scales, its kind, K rounded up to groups, and O."""
+
+
+class Inputs(NamedTuple):
+    """Rows as a product reads them: float32 [N, K], or bfloat16 or int8 in `short` [N, 2 K], whose
+    groups have scales and sums [N, K / 32]."""
+
+    floats: Any
+    short: Any
+    scales: Any
+    sums: Any
+
+
+class Layers(NamedTuple):
+    """The weights of all layers: matrices [layer, 4, 7] (c_attn, c_proj, c_fc, c_proj), norms and
+    biases [layer, 9 C + I]."""
+
+    matrices: Any
+    vectors: Any
+    n_head: int
+    head_size: int
+    eps: Any
+
+
+class Kept(NamedTuple):
+    """Keys and values [layer, slot, H, -] int16; their kind, F32 or BF16; T and D, rounded up."""
+
+    keys: Any
+    values: Any
+    kind: int
+    n_positions: int
+    width: int
+
+
+class Places(NamedTuple):
+    """Where the rows of a step are: position and slot [N]. Those that attend together are blocks
+    [B, 4]: first and last in `order`, and the slot of a trunk with how many positions it has."""
+
+    positions: Any
+    slots: Any
+    order: Any
+    blocks: Any
+
+
+class Room(NamedTuple):
+    """Working space: y [N, 3 C or I], mixes [N, C]; and for each thread queries [BLOCK, D], scores
+    [BLOCK, T], and mixes of a block's own positions and of a trunk's [2, BLOCK, D]."""
+
+    y: Any
+    attended: Any
+    queries: Any
+    scores: Any
+    mixed: Any
+
+
+@njit(**_OPTIONS)
+def _barrier(counter: int, n_threads: int) -> None:
+    """Return when all threads have come; the counter only grows."""
+    end = (_arrive(counter) // n_threads + 1) * n_threads
+    i = 0
+    while _look(counter) < end:
+        i += 1
+        if i > 20000:  # fewer processors than threads
+            _let_others_run()
+
+
+@njit(inline="always", **{**_OPTIONS, "cache": False})
+def _exp(x: Any) -> Any:
+    """e^x by a polynomial (Cephes' expf), since libm's is no vector function."""
+    x = max(min(x, _f(88)), _f(-87))
+    n = np.rint(x * _f(1.44269504))
+    r = x - n * _f(0.693359375) + n * _f(2.12194440e-4)
+    p = _f(1.9875691500e-4) * r + _f(1.3981999507e-3)
+    p = p * r + _f(8.3334519073e-3)
+    p = p * r + _f(4.1665795894e-2)
+    p = p * r + _f(1.6666665459e-1)
+    p = p * r + _f(5.0000001201e-1)
+    p = p * r * r + r + _f(1)
+    return p * _float_of_bits((np.int32(n) + np.int32(127)) << np.int32(23))
+
+
+@njit(**_OPTIONS)
+def _bf16(x: Any) -> Any:
+    """Round to the nearest bfloat16, to even."""
+    u = _bits_of_float(x)
+    odd = (u >> np.int32(16)) & np.int32(1)
+    return np.int16((u + np.int32(0x7FFF) + odd) >> np.int32(16))
+
+
+@cfunc(types.void(*[types.int64] * 16), **_OPTIONS)
+def _panels_code(
+    kind: int,
+    n: int,
+    first: int,
+    last: int,
+    w: int,
+    ldw: int,
+    scales: int,
+    lds: int,
+    x: int,
+    ldx: int,
+    x_scales: int,
+    x_sums: int,
+    ldg: int,
+    k: int,
+    y: int,
+    ldy: int,
+) -> None:
+    """Panels first .. last - 1 times n rows, in tiles; the rest is as for `_panel`."""
+    for p in range(first, last):
+        m = 0
+        while m < n:
+            rows = 8 if n - m >= 8 else 4 if n - m >= 4 else 2 if n - m >= 2 else 1
+            group = m * ldg * 4
+            _panel(
+                kind,
+                rows,
+                w + p * ldw,
+                scales + p * lds,
+                x + m * ldx,
+                ldx,
+                x_scales + group,
+                x_sums + group,
+                ldg,
+                k,
+                y + p * LANES * 4 + m * ldy * 4,
+                ldy,
+            )
+            m += rows
+
+
+PANELS: int = _panels_code.address
+"""Where `_panels_code` lies. It is called by address, or numba would compile its many loops again
+for each function that calls it."""
+
+
+@intrinsic
+def _panels(
+    typing: Any,
+    code: Any,
+    kind: Any,
+    n: Any,
+    first: Any,
+    last: Any,
+    w: Any,
+    ldw: Any,
+    scales: Any,
+    lds: Any,
+    x: Any,
+    ldx: Any,
+    x_scales: Any,
+    x_sums: Any,
+    ldg: Any,
+    k: Any,
+    y: Any,
+    ldy: Any,
+) -> Any:
+    """Call `_panels_code`, which is at `code`."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        kind = ir.FunctionType(ir.VoidType(), [_I64] * 16)
+        builder.call(builder.inttoptr(args[0], kind.as_pointer()), args[1:])
+        return context.get_dummy_value()
+
+    return types.void(*[types.int64] * 17), generate
+
+
+@njit(**_OPTIONS)
+def _takes_short(kind: int) -> bool:
+    """Whether a product takes activations in 16 or 8 bits."""
+    return kind == BF16_DOT or kind == INT8_DOT or kind == INT4_DOT
+
+
+@njit(**_OPTIONS)
+def _prepare(kind: int, x: Any, norm: Any, eps: Any, inputs: Inputs, m: int) -> None:
+    """Make row m of the inputs of x [K]: normed where norm is [2, K], in the form that a kind of
+    matrix takes, with zeros up to the next whole group."""
+    n = x.shape[0]
+    floats = inputs.floats[m]
+    if norm.shape[1]:
+        total = _f(0)
+        for k in range(n):
+            total += x[k]
+        mean = total / _f(n)
+        total = _f(0)
+        for k in range(n):
+            away = x[k] - mean
+            total += away * away
+        r = _f(1) / np.sqrt(total / _f(n) + eps)
+        for k in range(n):
+            floats[k] = (x[k] - mean) * r * norm[0, k] + norm[1, k]
+    else:
+        for k in range(n):
+            floats[k] = x[k]
+    end = (n + GROUP - 1) // GROUP * GROUP
+    for k in range(n, end):
+        floats[k] = _f(0)
+    if kind == BF16_DOT:
+        halves = inputs.short[m].view(np.int16)
+        for k in range(end):
+            halves[k] = _bf16(floats[k])
+    elif kind == INT8_DOT or kind == INT4_DOT:
+        bytes_ = inputs.short[m]
+        zero = np.int32(128) if kind == INT8_DOT else np.int32(8)
+        for g in range(end // GROUP):
+            first = g * GROUP
+            largest = _f(1e-30)
+            for k in range(GROUP):
+                largest = max(largest, abs(floats[first + k]))
+            inverse = _f(127) / largest
+            steps = np.int32(0)
+            for k in range(GROUP):
+                step = np.int32(np.rint(floats[first + k] * inverse))
+                bytes_[first + k] = np.int8(step)
+                steps += step
+            inputs.scales[m, g] = largest / _f(127)
+            inputs.sums[m, g] = -zero * steps
+
+
+@njit(**_OPTIONS)
+def _multiply(
+    code: int, matrix: Any, first: int, last: int, inputs: Inputs, n: int, y: int, ldy: int
+) -> None:
+    """Panels first .. last - 1 of a matrix times n rows of inputs, to address y."""
+    x, ldx = inputs.floats.ctypes.data, inputs.floats.strides[0]
+    if _takes_short(matrix[KIND]):
+        x, ldx = inputs.short.ctypes.data, inputs.short.strides[0]
+    _panels(
+        code,
+        matrix[KIND],
+        n,
+        first,
+        last,
+        matrix[WEIGHTS],
+        matrix[WEIGHTS_STRIDE],
+        matrix[SCALES],
+        matrix[SCALES_STRIDE],
+        x,
+        ldx,
+        inputs.scales.ctypes.data,
+        inputs.sums.ctypes.data,
+        inputs.scales.shape[1],
+        matrix[N_IN],
+        y,
+        ldy,
+    )
+
+
+@njit(**_OPTIONS)
+def _linear(
+    code: int, t: int, n_threads: int, matrix: Any, inputs: Inputs, n: int, y: Any
+) -> tuple[int, int]:
+    """This thread's panels of a matrix times n rows of inputs, into y [N, O]; return the first and
+    the last of their outputs."""
+    n_out = matrix[N_OUT]
+    n_panels = (n_out + LANES - 1) // LANES
+    first, last = n_panels * t // n_threads, n_panels * (t + 1) // n_threads
+    _multiply(code, matrix, first, last, inputs, n, y.ctypes.data, y.shape[1])
+    return first * LANES, min(last * LANES, n_out)
+
+
+@njit(**_OPTIONS)
+def _store(kept: Kept, layer: int, slot: int, head: int, at: int, k: Any, v: Any) -> None:
+    """Put key and value [D] of one head at a position of a slot."""
+    keys, values = kept.keys[layer, slot, head], kept.values[layer, slot, head]
+    rows = kept.n_positions * LANES  # numbers of 16 channels of the values
+    panel = (at >> 4) * kept.width * LANES
+    if kept.kind == F32:
+        keys_f, values_f = keys.view(np.float32), values.view(np.float32)
+        for d in range(k.shape[0]):
+            keys_f[panel + d * LANES + (at & 15)] = k[d]
+            values_f[(d >> 4) * rows + at * LANES + (d & 15)] = v[d]
+    else:
+        for d in range(k.shape[0]):
+            keys[panel + (d >> 1) * 32 + (at & 15) * 2 + (d & 1)] = _bf16(k[d])
+            values[(d >> 4) * rows + (at >> 1) * 32 + (d & 15) * 2 + (at & 1)] = _bf16(v[d])
+
+
+@njit(**_OPTIONS)
+def _score(
+    code: int, kept: Kept, keys: Any, first: int, last: int, queries: Any, scores: int, ld: int
+) -> None:
+    """Products of queries [n, D] with the keys of panels first .. last - 1, which go to the address
+    that panel 0 would have."""
+    stride = kept.width * LANES * (4 if kept.kind == F32 else 2)
+    data, step = queries.ctypes.data, queries.strides[0]
+    n, k = queries.shape[0], kept.width
+    _panels(
+        code, kept.kind, n, first, last, keys.ctypes.data, stride, 0, 0, data, step, 0, 0, 0, k,
+        scores, ld,
+    )  # fmt: skip
+
+
+@njit(**_OPTIONS)
+def _mix(
+    code: int,
+    kept: Kept,
+    values: Any,
+    first: int,
+    n_positions: int,
+    weights: int,
+    ld: int,
+    out: Any,
+) -> None:
+    """Mixes [n, D] of the values of n_positions from panel `first` on, whose weights are at an
+    address, ld numbers from row to row."""
+    wide = 4 if kept.kind == F32 else 2
+    stride = kept.n_positions * LANES * wide
+    data = values.ctypes.data + first * LANES * LANES * wide
+    n, n_panels = out.shape[0], kept.width // LANES
+    _panels(
+        code, kept.kind, n, 0, n_panels, data, stride, 0, 0, weights, ld * 4, 0, 0, 0, n_positions,
+        out.ctypes.data, kept.width,
+    )  # fmt: skip
+
+
+@njit(**_OPTIONS)
+def _softmax(row: Any, shared: int, low: int, high: int, end: int) -> None:
+    """Softmax over 0 .. shared - 1 and low .. high - 1 together; zeros elsewhere, up to end."""
+    top = _f(-1e30)
+    for i in range(shared):
+        top = max(top, row[i])
+    for i in range(low, high):
+        top = max(top, row[i])
+    total = _f(0)
+    for i in range(shared):
+        e = _exp(row[i] - top)
+        row[i] = e
+        total += e
+    for i in range(low, high):
+        e = _exp(row[i] - top)
+        row[i] = e
+        total += e
+    inverse = _f(1) / total
+    for i in range(shared):
+        row[i] *= inverse
+    for i in range(low, high):
+        row[i] *= inverse
+    for i in range(shared, low):
+        row[i] = _f(0)
+    for i in range(high, end):
+        row[i] = _f(0)
+
+
+@njit(**_OPTIONS)
+def _attend(
+    code: int,
+    layers: Layers,
+    kept: Kept,
+    places: Places,
+    layer: int,
+    block: Any,
+    head: int,
+    room: Room,
+    t: int,
+) -> None:
+    """One head of a block, from y [N, >= 3 C], which has queries first, to room.attended.
+
+    One softmax is taken over the positions of the trunk and those behind them in a row's own slot.
+    """
+    rows = places.order[block[0] : block[1]]
+    trunk, shared = block[2], block[3]
+    n, d_head = rows.shape[0], layers.head_size
+    keys, values = kept.keys[layer], kept.values[layer]
+    queries, scores, mixed = room.queries[t, :n], room.scores[t], room.mixed[t]
+    ld = scores.shape[1]
+    scale = _f(1) / np.sqrt(_f(d_head))
+    for m in range(n):
+        for d in range(d_head):
+            queries[m, d] = room.y[rows[m], head * d_head + d] * scale
+        for d in range(d_head, kept.width):
+            queries[m, d] = _f(0)
+    panel = shared >> 4  # of the slot, where the row's own positions begin
+    own = (shared + 15) >> 4 << 4  # where the scores of that panel begin
+    if shared:
+        _score(code, kept, keys[trunk, head], 0, own >> 4, queries, scores.ctypes.data, ld)
+    m = 0
+    while m < n:
+        slot = places.slots[rows[m]]
+        end = m + 1
+        while end < n and places.slots[rows[end]] == slot:
+            end += 1
+        last = (places.positions[rows[end - 1]] >> 4) + 1
+        at = scores.ctypes.data + (m * ld + own) * 4
+        to = at - panel * LANES * 4
+        _score(code, kept, keys[slot, head], panel, last, queries[m:end], to, ld)
+        n_own = (last - panel) * LANES
+        for r in range(m, end):
+            low, high = shared - panel * LANES, places.positions[rows[r]] + 1 - panel * LANES
+            _softmax(scores[r], shared, own + low, own + high, own + n_own)
+        _mix(code, kept, values[slot, head], panel, n_own, at, ld, mixed[0, m:end])
+        m = end
+    if shared:
+        _mix(code, kept, values[trunk, head], 0, own, scores.ctypes.data, ld, mixed[1, :n])
+    for m in range(n):
+        out = room.attended[rows[m]]
+        for d in range(d_head):
+            o = mixed[0, m, d]
+            if shared:
+                o += mixed[1, m, d]
+            out[head * d_head + d] = o
+
+
+@njit(**_OPTIONS)
+def run_layers(
+    t: int,
+    n_threads: int,
+    counter: int,
+    code: int,
+    layers: Layers,
+    kept: Kept,
+    places: Places,
+    x: Any,
+    inputs: Inputs,
+    room: Room,
+) -> None:
+    """One thread's part of all layers: x [N, C] becomes the states before the last norm."""
+    n, c = x.shape
+    n_head, d_head, y = layers.n_head, layers.head_size, room.y
+    inner = layers.vectors.shape[1] - 9 * c
+    no_norm = layers.vectors[0, :0].reshape(2, 0)
+    for layer in range(layers.matrices.shape[0]):
+        matrices, vectors = layers.matrices[layer], layers.vectors[layer]
+        norm_1, norm_2 = vectors[: 2 * c].reshape(2, c), vectors[6 * c : 8 * c].reshape(2, c)
+        for m in range(t, n, n_threads):
+            _prepare(matrices[0, KIND], x[m], norm_1, layers.eps, inputs, m)
+        _barrier(counter, n_threads)
+        first, last = _linear(code, t, n_threads, matrices[0], inputs, n, y)
+        for m in range(n):
+            for o in range(first, last):
+                y[m, o] += vectors[2 * c + o]
+        _barrier(counter, n_threads)
+        for j in range(n * n_head * t // n_threads, n * n_head * (t + 1) // n_threads):
+            m, h = j // n_head, j % n_head
+            k = y[m, c + h * d_head : c + (h + 1) * d_head]
+            v = y[m, 2 * c + h * d_head : 2 * c + (h + 1) * d_head]
+            _store(kept, layer, places.slots[m], h, places.positions[m], k, v)
+        _barrier(counter, n_threads)
+        n_tasks = places.blocks.shape[0] * n_head
+        for j in range(n_tasks * t // n_threads, n_tasks * (t + 1) // n_threads):
+            block = places.blocks[j // n_head]
+            _attend(code, layers, kept, places, layer, block, j % n_head, room, t)
+        _barrier(counter, n_threads)
+        for m in range(t, n, n_threads):
+            _prepare(matrices[1, KIND], room.attended[m], no_norm, layers.eps, inputs, m)
+        _barrier(counter, n_threads)
+        first, last = _linear(code, t, n_threads, matrices[1], inputs, n, y)
+        for m in range(n):
+            for o in range(first, last):
+                x[m, o] += y[m, o] + vectors[5 * c + o]
+        _barrier(counter, n_threads)
+        for m in range(t, n, n_threads):
+            _prepare(matrices[2, KIND], x[m], norm_2, layers.eps, inputs, m)
+        _barrier(counter, n_threads)
+        first, last = _linear(code, t, n_threads, matrices[2], inputs, n, y)
+        for m in range(n):
+            for o in range(first, last):
+                v = y[m, o] + vectors[8 * c + o]
+                cubic = v + _f(0.044715) * v * v * v
+                y[m, o] = v / (_f(1) + _exp(_f(-1.5957691216) * cubic))
+        _barrier(counter, n_threads)
+        for m in range(t, n, n_threads):
+            _prepare(matrices[3, KIND], y[m, :inner], no_norm, layers.eps, inputs, m)
+        _barrier(counter, n_threads)
+        first, last = _linear(code, t, n_threads, matrices[3], inputs, n, y)
+        for m in range(n):
+            for o in range(first, last):
+                x[m, o] += y[m, o] + vectors[8 * c + inner + o]
+        _barrier(counter, n_threads)
+
+
+@njit(**_OPTIONS)
+def run_norm(x: Any, norm: Any, eps: Any, inputs: Inputs) -> None:
+    """Norm the rows of x [N, C] by norm [2, C]; an empty one leaves them as they are."""
+    for m in range(x.shape[0]):
+        _prepare(F32, x[m], norm, eps, inputs, m)
+        for k in range(x.shape[1]):
+            x[m, k] = inputs.floats[m, k]
+
+
+@njit(**_OPTIONS)
+def run_head(
+    t: int,
+    n_threads: int,
+    counter: int,
+    code: int,
+    matrix: Any,
+    norm: Any,
+    eps: Any,
+    x: Any,
+    inputs: Inputs,
+    logits: Any,
+    edge: Any,
+) -> None:
+    """One thread's part of logits [N, V] of states x [N, C], normed before where norm is [2, C].
+
+    The last panel goes to `edge` [N, 16] first, since V need not be a multiple of 16.
+    """
+    n = x.shape[0]
+    for m in range(t, n, n_threads):
+        _prepare(matrix[KIND], x[m], norm, eps, inputs, m)
+    _barrier(counter, n_threads)
+    n_out = matrix[N_OUT]
+    whole = n_out // LANES
+    first, last = whole * t // n_threads, whole * (t + 1) // n_threads
+    _multiply(code, matrix, first, last, inputs, n, logits.ctypes.data, n_out)
+    if t == n_threads - 1 and whole * LANES < n_out:
+        to = edge.ctypes.data - whole * LANES * 4
+        _multiply(code, matrix, whole, whole + 1, inputs, n, to, LANES)
+        for m in range(n):
+            for o in range(whole * LANES, n_out):
+                logits[m, o] = edge[m, o - whole * LANES]
+    _barrier(counter, n_threads)

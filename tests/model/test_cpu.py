@@ -1,0 +1,287 @@
+"""The CPU kernels against torch, for all kinds of weights and awkward shapes; and their bits."""
+
+import random
+
+import numpy as np
+import pytest
+import torch
+
+from gptkit.model.config import GPTConfig
+from gptkit.model.forward import Span
+from gptkit.model.gpt import GPT
+
+pytest.importorskip("numba", reason="the kernels need the extra `fast`")
+
+from gptkit.model.cpu import kernels, packing
+from gptkit.model.cpu.cache import PanelCache
+from gptkit.model.cpu.load import from_tensors
+
+SHAPES = {
+    "heads of 16": GPTConfig(vocab_size=96, block_size=200, n_layer=2, n_head=4, n_embd=64),
+    "nothing divides": GPTConfig(
+        vocab_size=65, block_size=203, n_layer=2, n_head=3, n_embd=33, n_inner=77
+    ),
+    "heads of 80, untied, no bias": GPTConfig(
+        vocab_size=131, block_size=200, n_layer=1, n_head=2, n_embd=160, tied=False, bias=False
+    ),
+    "one layer, no positions, no norm": GPTConfig(
+        vocab_size=50,
+        block_size=200,
+        n_layer=1,
+        n_head=1,
+        n_embd=8,
+        positions="none",
+        final_norm=False,
+    ),
+}
+NAMES = {
+    kernels.F32: "f32",
+    kernels.BF16: "bf16",
+    kernels.BF16_DOT: "bf16 dot",
+    kernels.INT8: "int8",
+    kernels.INT8_DOT: "int8 dot",
+    kernels.INT4: "int4",
+    kernels.INT4_DOT: "int4 dot",
+}
+# Relative to the spread of the logits. Where activations stay float32 the cache alone is rounded.
+TOLERANCE = {
+    kernels.F32: 5e-6,
+    kernels.BF16: 8e-3,
+    kernels.INT8: 8e-3,
+    kernels.INT4: 8e-3,
+    kernels.BF16_DOT: 1.5e-2,
+    kernels.INT8_DOT: 4e-2,
+    kernels.INT4_DOT: 4e-2,
+}
+
+
+def weights_of(config, seed=1):
+    model = GPT(config).init_weights(seed)
+    with torch.no_grad():
+        for weight in model.parameters():
+            weight.mul_(3.0).add_(torch.randn_like(weight), alpha=0.02)
+    return {name: value.detach() for name, value in model.state_dict().items()}
+
+
+def unpack(packed):
+    """Return the matrix [O, K] that a packed one stands for: the oracle of the packing."""
+    n_panels = len(packed.weights)
+    if packed.kind == kernels.F32:
+        return packed.weights.transpose(0, 2, 1).reshape(n_panels * 16, -1)[
+            : packed.n_out, : packed.n_in
+        ]
+    if packed.kind in (kernels.BF16, kernels.BF16_DOT):
+        bits = packed.weights.transpose(0, 2, 1, 3).reshape(n_panels * 16, -1).astype(np.uint32)
+        return (bits << 16).view(np.float32)[: packed.n_out, : packed.n_in]
+    fours = packed.weights.transpose(0, 2, 1, 3)  # [P, 16, K / 4 or K / 8, 4]
+    zero = 128
+    if packed.kind in (kernels.INT4, kernels.INT4_DOT):
+        fours = np.stack([fours & 15, fours >> 4], 3).reshape(n_panels, 16, -1, 4)
+        zero = 8
+    steps = fours.reshape(n_panels * 16, -1, 32).astype(np.float32) - zero
+    scales = packed.scales.transpose(0, 2, 1).reshape(n_panels * 16, -1, 1).astype(np.float32)
+    return (steps * scales).reshape(n_panels * 16, -1)[: packed.n_out, : packed.n_in]
+
+
+def rounded(config, weights, kind):
+    """Return the weights as they are after packing, for torch to compute with."""
+    out = dict(weights)
+    for name, value in weights.items():
+        if ".c_" in name and name.endswith(".weight"):
+            matrix = np.ascontiguousarray(value.numpy().T)
+            out[name] = torch.from_numpy(unpack(packing.pack(matrix, kind)).copy()).T.contiguous()
+    head = "wte.weight" if config.tied else "lm_head.weight"
+    out["lm_head.weight"] = torch.from_numpy(
+        unpack(packing.pack(weights[head].numpy(), kind)).copy()
+    )
+    return out
+
+
+def torch_model(config, weights, kind):
+    untied = config.model_copy(update={"tied": False})
+    return GPT.from_tensors(untied, rounded(config, weights, kind))
+
+
+def ids(seed, n, config):
+    rng = random.Random(seed)
+    return [rng.randrange(config.vocab_size) for _ in range(n)]
+
+
+def run(model, config, cache, steps):
+    """Run steps of (text, start, end, slot, trunk, shared); return the logits of every token."""
+    out = []
+    for step in steps:
+        tokens, spans = [], []
+        for text, start, end, slot, trunk, shared in step:
+            tokens += ids(text, 200, config)[start:end]
+            spans.append(Span(slot, start, end - start, trunk, shared))
+        spare = -len(tokens) % 4
+        tokens += [0] * spare
+        spans += [Span(None, 0, 1)] * spare
+        logits = model.step(tokens, spans, cache, range(len(tokens) - spare))
+        out.append(torch.as_tensor(logits))
+    return torch.cat(out)
+
+
+MIXED = [
+    [(1, 0, 64, 0, None, 0), (2, 0, 37, 1, None, 0)],
+    [(1, 64, 101, 0, None, 0), (2, 37, 38, 1, None, 0), (3, 0, 50, 4, None, 0)],
+    # Slots 2 and 3 go on from the trunk in slot 4; a span of several tokens, and single ones.
+    [(1, 101, 102, 0, None, 0), (3, 50, 60, 2, 4, 50), (3, 50, 51, 3, 4, 50)],
+    [(3, 60, 61, 2, 4, 50), (3, 51, 52, 3, 4, 50), (2, 38, 39, 1, None, 0)],
+    [
+        (3, 61, 62, 2, 4, 50),
+        (3, 52, 53, 3, 4, 50),
+        (2, 39, 40, 1, None, 0),
+        (2, 40, 41, 1, None, 0),
+    ],
+]
+
+
+@pytest.mark.parametrize("kind", kernels.KINDS, ids=NAMES.get)
+@pytest.mark.parametrize("shape", SHAPES)
+def test_logits_are_those_of_torch_with_the_rounded_weights(shape, kind):
+    config = SHAPES[shape]
+    weights = weights_of(config)
+    ours = from_tensors(config, weights, (kind, kind), 2)
+    theirs = torch_model(config, weights, kind)
+    a = run(ours, config, ours.new_cache(5), MIXED)
+    b = run(theirs, config, theirs.new_cache(5), MIXED)
+    error = (a - b).square().mean().sqrt() / b.std()
+    assert error < TOLERANCE[kind]
+
+
+@pytest.mark.parametrize("kind", kernels.KINDS, ids=NAMES.get)
+def test_packing_rounds_to_the_nearest_step(kind):
+    rng = np.random.default_rng(0)
+    matrix = rng.standard_normal((37, 70), dtype=np.float32)
+    matrix[3] = 0
+    back = unpack(packing.pack(matrix, kind))
+    assert back.shape == matrix.shape
+    if kind == kernels.F32:
+        assert (back == matrix).all()
+        return
+    if kind in (kernels.BF16, kernels.BF16_DOT):
+        theirs = torch.from_numpy(matrix).bfloat16().float().numpy()
+        assert (back == theirs).all()
+        return
+    steps = 127 if kind in (kernels.INT8, kernels.INT8_DOT) else 8
+    for row, again in zip(matrix, back, strict=True):
+        for start in range(0, 70, 32):
+            group, got = row[start : start + 32], again[start : start + 32]
+            largest = abs(group).max()
+            # Half a step, and what the scale's own 11 bits lose; 4 bits have no +8.
+            bound = largest / steps * (0.5 if steps == 127 else 1.0) + largest * 2e-3
+            assert abs(group - got).max() <= bound + 1e-7
+
+
+@pytest.mark.parametrize("kind", kernels.KINDS, ids=NAMES.get)
+def test_a_rows_bits_depend_on_no_neighbour_no_slot_and_no_number_of_threads(kind):
+    config = SHAPES["nothing divides"]
+    weights = weights_of(config)
+    rng = random.Random(0)
+    lengths = {1: 1, 2: 15, 3: 16, 4: 17, 5: 63, 6: 64, 7: 100, 8: 33, 9: 2, 10: 130, 11: 90}
+    found = {}
+    for n_threads in (1, 2, 3):
+        model = from_tensors(config, weights, (kind, kind), n_threads)
+        for n in (1, 2, 3, 7, 11):
+            for _ in range(2):
+                texts = rng.sample(sorted(lengths), n)
+                cache = model.new_cache(13)
+                slots = rng.sample(range(12), n)
+                prompt = ids(99, 40, config)
+                model.step(prompt, [Span(12, 0, 40)], cache, [])
+                for trunk in (None, 12):
+                    at = 40 if trunk else 0
+                    tokens, spans, last = [], [], []
+                    for text, slot in zip(texts, slots, strict=True):
+                        own = ids(text, lengths[text], config)
+                        tokens += own
+                        spans.append(Span(slot, at, len(own), trunk, at))
+                        last.append(len(tokens) - 1)
+                    logits = model.step(tokens, spans, cache, last)
+                    after = model.step(
+                        [7] * n,
+                        [Span(span.slot, at + span.n, 1, trunk, at) for span in spans],
+                        cache,
+                        range(n),
+                    )
+                    for i, text in enumerate(texts):
+                        both = logits[i].tobytes() + after[i].tobytes()
+                        assert found.setdefault((trunk, text), both) == both
+
+
+@pytest.mark.parametrize("kind", [kernels.F32, kernels.BF16], ids=NAMES.get)
+def test_a_copied_slot_is_as_good_as_a_computed_one(kind):
+    config = SHAPES["nothing divides"]
+    model = from_tensors(config, weights_of(config), (kind, kind), 1)
+    tokens = ids(5, 100, config)
+    for end in (1, 2, 15, 16, 17, 31, 32, 33, 64, 99):
+        cache = model.new_cache(2)
+        model.step(tokens[:-1], [Span(0, 0, 99)], cache, [])
+        split = end // 3
+        cache.copy(0, 1, split, end)
+        cache.copy(0, 1, 0, split)
+        a = model.step(tokens[end:], [Span(0, end, 100 - end)], cache, [99 - end])
+        b = model.step(tokens[end:], [Span(1, end, 100 - end)], cache, [99 - end])
+        assert (a == b).all()
+
+
+@pytest.mark.parametrize("kind", [kernels.F32, kernels.BF16], ids=NAMES.get)
+def test_a_copy_takes_those_positions_and_no_others(kind):
+    config = GPTConfig(vocab_size=9, block_size=50, n_layer=1, n_head=2, n_embd=6)
+    cache = PanelCache(config, 2, kind)
+    lanes = 2 if kind == kernels.F32 else 1
+    rng = np.random.default_rng(0)
+    for start, end in [(0, 1), (3, 3), (3, 4), (4, 7), (5, 30), (16, 32), (15, 33), (31, 50)]:
+        cache.keys[:] = rng.integers(-9, 9, cache.keys.shape)
+        cache.values[:] = rng.integers(-9, 9, cache.values.shape)
+        before = [part.copy() for part in (cache.keys, cache.values)]
+        cache.copy(0, 1, start, end)
+        for part, old, axis in zip((cache.keys, cache.values), before, (0, 1), strict=True):
+            by_position = [positions(one, kind, axis, lanes) for one in (part, old)]
+            now, then = by_position
+            for at in range(64):
+                expected = then[0][at] if start <= at < end else then[1][at]
+                assert (now[1][at] == expected).all(), (start, end, at)
+
+
+def positions(part, kind, axis, lanes):
+    """Return what a cache holds, [slot][position], read by the layout that cache.py states."""
+    slots = part[0]  # [slot, H, -]
+    out = []
+    for slot in slots:
+        pairs = 1 if lanes == 2 else 2
+        if axis == 0:  # keys [T / 16, W / pairs, 16, pairs]
+            view = slot.reshape(2, 4, 16 // pairs, 16, pairs * lanes)
+            whole = view.transpose(1, 3, 0, 2, 4).reshape(64, -1)
+        else:  # values [W / 16, T / pairs, 16, pairs]
+            view = slot.reshape(2, 1, 64 // pairs, 16, pairs, lanes)
+            whole = view.transpose(2, 4, 0, 1, 3, 5).reshape(64, -1)
+        out.append(whole)
+    return out
+
+
+def test_states_and_head_apart_give_the_logits_of_a_step():
+    config = SHAPES["heads of 16"]
+    model = from_tensors(config, weights_of(config), (kernels.F32, kernels.F32), 2)
+    tokens = ids(3, 21, config)
+    spans = [Span(0, 0, 20), Span(None, 0, 1)]
+    whole = model.step(tokens, spans, model.new_cache(1), [3, 19])
+    hidden = model.hidden(tokens, spans, model.new_cache(1))
+    assert hidden.shape == (21, config.n_embd)
+    assert (model.head(hidden, [3, 19]) == whole).all()
+
+
+def test_garbage_of_another_sequence_hurts_nobody():
+    config = SHAPES["nothing divides"]
+    model = from_tensors(config, weights_of(config), (kernels.F32, kernels.F32), 1)
+    tokens = ids(3, 30, config)
+    clean = model.step(tokens, [Span(0, 0, 30)], model.new_cache(1), [29])
+    cache = model.new_cache(2)
+    cache.keys.view(np.float32)[:, 1] = np.nan
+    cache.values.view(np.float32)[:, 1] = np.nan
+    assert np.isnan(model.step([1], [Span(1, 20, 1)], cache, [0])).all()
+    assert (model.step(tokens, [Span(0, 0, 30)], cache, [29]) == clean).all()
+    cache.clear(1)
+    assert (model.step(tokens, [Span(1, 0, 30)], cache, [29]) == clean).all()
