@@ -8,7 +8,7 @@ import string
 CHARACTERS = string.ascii_letters + string.digits + " .,:;!?$-\n"
 
 
-def save_tiny(folder, block_size=128):
+def save_tiny(folder, block_size=128, seed=1):
     """Save a model of 2 layers with a small context, in characters; return its folder."""
     from gptkit.checkpoints.save import save_checkpoint
     from gptkit.model.config import GPTConfig
@@ -20,7 +20,7 @@ def save_tiny(folder, block_size=128):
         vocab_size=tokenizer.vocab_size, block_size=block_size, n_layer=2, n_head=2, n_embd=16
     )
     model = GPT(config)
-    model.init_weights(seed=1)
+    model.init_weights(seed=seed)
     save_checkpoint(
         folder,
         config=config,
