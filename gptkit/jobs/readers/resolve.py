@@ -1,0 +1,138 @@
+"""What `inputs` says -> sources: paths, patterns, folders of text files, standard input."""
+
+from __future__ import annotations
+
+import glob
+import shutil
+import stat
+import sys
+import tempfile
+from pathlib import Path
+from typing import IO, TYPE_CHECKING
+
+from gptkit.errors import ConfigError, ResourceError
+from gptkit.jobs.forms import COMPRESSIONS, SUFFIXES, Form, check_extras, form_of
+from gptkit.jobs.readers import text
+from gptkit.jobs.readers.source import Source, readable
+
+if TYPE_CHECKING:
+    import os
+    from collections.abc import Iterator, Sequence
+
+STDIN = "-"
+_PIPE_HINT = "rows are read more than once: write them to a file, or use --no-resume"
+
+
+class Resolver:
+    """Finds the sources of a job; what comes through a pipe is spooled, where that is allowed."""
+
+    def __init__(self, folder: Path, *, spool: bool) -> None:
+        self.folder, self.spool = folder, spool
+        self.spooled: list[IO[bytes]] = []
+        """Temporary files, which are there as long as somebody holds them."""
+        self._seen: dict[tuple[int, int], str] = {}
+
+    def sources(self, inputs: Sequence[str]) -> Iterator[Source]:
+        """Yield a source for each file or folder; raise ConfigError for the first that is wrong."""
+        for name in inputs:
+            for found in self._named(name):
+                yield self._checked(found)
+
+    def is_pattern(self, name: str) -> bool:
+        """Return whether a name may mean several files; a path that is there does not."""
+        return glob.has_magic(name) and not (self.folder / name).exists()
+
+    def _named(self, name: str) -> list[str]:
+        if not self.is_pattern(name):
+            return [name]
+        found = sorted(glob.glob(name, root_dir=self.folder, recursive=True))
+        found = [one for one in found if not (self.folder / one).is_dir()]
+        if not found:
+            raise ConfigError(f"inputs: no file matches {self.folder / name}")
+        return found
+
+    def _checked(self, name: str) -> Source:
+        if _is_stdin(name):
+            return self._stdin(name)
+        path = self.folder / name
+        shown = readable(str(path))
+        try:
+            found = path.stat()
+            if stat.S_ISDIR(found.st_mode):
+                self._check_twice(found, shown)
+                return self._folder(path, name, shown)
+            if not stat.S_ISREG(found.st_mode):
+                return self._pipe(path, name, shown)
+            path.open("rb").close()
+        except OSError as error:
+            raise ConfigError(f"inputs: can't read {shown}: {error.strerror}") from error
+        self._check_twice(found, shown)
+        form = form_of(name)
+        if form is None:
+            raise _no_form(path)
+        check_extras(form, shown)
+        return Source(path, readable(name), shown, form)
+
+    def _check_twice(self, found: os.stat_result, shown: str) -> None:
+        file = found.st_dev, found.st_ino
+        if file in self._seen:
+            raise ConfigError(
+                f"inputs: {shown} is read twice, also as {self._seen[file]}", hint="name it once"
+            )
+        self._seen[file] = shown
+
+    def _folder(self, path: Path, name: str, shown: str) -> Source:
+        if next(text.text_files(path), None) is None:
+            raise ConfigError(
+                f"inputs: {shown} has no text files (.txt, .md)",
+                hint=f"other files are given by a pattern: {name.rstrip('/')}/*.jsonl",
+            )
+        return Source(path, readable(name.rstrip("/")), shown.rstrip("/"), None)
+
+    # Pipes ------------------------------------------------------------------------------------
+
+    def _stdin(self, name: str) -> Source:
+        form = form_of(name) if name != STDIN else Form("jsonl")
+        if form is None:
+            raise _no_form(Path(name))
+        if not self.spool:
+            raise ConfigError("inputs: standard input is no file", hint=_PIPE_HINT)
+        if STDIN in self._seen.values():
+            raise ConfigError("inputs: standard input is read twice", hint="name it once")
+        self._seen[(-1, -1)] = STDIN
+        return self._spooled(sys.stdin.buffer, name, "stdin", form)
+
+    def _pipe(self, path: Path, name: str, shown: str) -> Source:
+        if not self.spool:
+            raise ConfigError(f"inputs: {shown} is no regular file", hint=_PIPE_HINT)
+        form = form_of(name) or Form("jsonl")  # <(...) has a number for a name
+        with path.open("rb") as pipe:
+            return self._spooled(pipe, readable(name), shown, form)
+
+    def _spooled(self, pipe: IO[bytes], name: str, shown: str, form: Form) -> Source:
+        check_extras(form, shown)
+        file = tempfile.NamedTemporaryFile(prefix="gptkit-")
+        self.spooled.append(file)
+        try:
+            shutil.copyfileobj(pipe, file)
+            file.flush()
+        except OSError as error:
+            raise ResourceError(
+                f"inputs: can't copy {shown} to {file.name}: {error.strerror}",
+                hint="set TMPDIR to a folder with more space",
+            ) from error
+        return Source(Path(file.name), name, shown, form)
+
+
+def _is_stdin(name: str) -> bool:
+    """Return whether a name is `-`, or `-` and the form that comes from there: `-.csv`."""
+    return name == STDIN or name.startswith("-.")
+
+
+def _no_form(path: Path) -> ConfigError:
+    known = ", ".join(SUFFIXES)
+    packed = " and ".join(COMPRESSIONS)
+    return ConfigError(
+        f"inputs: {readable(path.name)} is of no form that we read",
+        hint=f"one of {known}; also with {packed}, but for Parquet",
+    )
