@@ -22,7 +22,7 @@ class Waiting:
 
     def __init__(self) -> None:
         self._by_prefix: dict[Prefix, list[tuple[int, int, Task]]] = {}
-        self._current: Prefix = ()
+        self._current: Prefix | None = None
         self._came = count()
 
     def __len__(self) -> int:
@@ -38,7 +38,7 @@ class Waiting:
     def take(self) -> Task:
         """Hand out the next one, of which there must be one: the longest that shares the prefix of
         the one before, else of the prefix that the most tasks share."""
-        if self._current not in self._by_prefix:
+        if self._current is None or self._current not in self._by_prefix:
             groups = self._by_prefix
             self._current = max(groups, key=lambda prefix: (len(groups[prefix]), len(prefix)))
         group = self._by_prefix[self._current]
