@@ -11,6 +11,7 @@ import typer
 
 from gptkit.cli import options
 from gptkit.cli.signals import orderly
+from gptkit.errors import ConfigError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from gptkit.jobs.runtime import How
 
 SOME_ROWS_FAILED = 4
+ROWS_DIFFER = 1
 
 
 def run(
@@ -50,6 +52,12 @@ def run(
             "--retry-errors", help="Compute rows again that failed while they were computed."
         ),
     ] = False,
+    verify: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N", min=1, help="Compute N rows of the output again, each alone, and compare."
+        ),
+    ] = None,
     model: options.Model = None,
     stages: options.Stages = None,
     preset: options.Preset = None,
@@ -79,6 +87,9 @@ def run(
         bool,
         typer.Option("--schema", help="Print the JSON Schema of a job file, for editors, and end."),
     ] = False,
+    as_list: Annotated[
+        bool, typer.Option("--list", help="Print the bundled jobs, and end.")
+    ] = False,
 ) -> None:
     """Run a batch job: one line of JSON out for each row in, in the same order."""
     from gptkit import assembly
@@ -88,8 +99,17 @@ def run(
     from gptkit.jobs.spec import find_job
     from gptkit.text.prompting import OVERFLOW
 
+    if as_list:
+        from gptkit.cli.job_list import show_jobs
+
+        show_jobs(as_json=as_json)
+        return
     if on_overflow is not None:
         options.choice("--on-overflow", on_overflow, OVERFLOW)
+    if verify is not None and (restart or retry_errors):
+        raise ConfigError(
+            "--verify computes nothing anew", hint="leave --restart and --retry-errors out"
+        )
     registry = options.load_registry()
     if as_schema:
         from gptkit.jobs.schema import schema
@@ -128,6 +148,12 @@ def run(
             source, registry, tokenizer=tokenizer, device=device, dtype=dtype, backend=backend
         )
 
+    if verify is not None:
+        from gptkit.cli.verify import show_verified
+
+        if not show_verified(checked, load, how, verify, as_json=as_json):
+            raise typer.Exit(ROWS_DIFFER)
+        return
     n_failed = _show(checked, load, how, as_json)
     if n_failed:
         raise typer.Exit(SOME_ROWS_FAILED)
