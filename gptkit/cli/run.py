@@ -87,6 +87,12 @@ def run(
         bool,
         typer.Option("--schema", help="Print the JSON Schema of a job file, for editors, and end."),
     ] = False,
+    as_dry_run: Annotated[
+        bool,
+        typer.Option(
+            "--dry-run", help="Only show what would be done: rows, tokens, the first prompt."
+        ),
+    ] = False,
     as_list: Annotated[
         bool, typer.Option("--list", help="Print the bundled jobs, and end.")
     ] = False,
@@ -153,6 +159,11 @@ def run(
 
         if not show_verified(checked, load, how, verify, as_json=as_json):
             raise typer.Exit(ROWS_DIFFER)
+        return
+    if as_dry_run:
+        from gptkit.cli.dry_run import dry_run
+
+        dry_run(checked, tokenizer, as_json=as_json)
         return
     n_failed = _show(checked, load, how, as_json)
     if n_failed:

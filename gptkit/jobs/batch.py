@@ -12,7 +12,7 @@ from gptkit import assembly
 from gptkit.decoding.request import Request, resolve_stops
 from gptkit.errors import ConfigError, GptkitError, PluginError, ResourceError
 from gptkit.jobs.fields import BadRow
-from gptkit.jobs.prompts import prompt
+from gptkit.jobs.prompts import n_shared, prompt
 from gptkit.jobs.rows import Fault
 from gptkit.text import prompting
 
@@ -24,10 +24,6 @@ if TYPE_CHECKING:
     from gptkit.jobs.job import Cell, Job
     from gptkit.jobs.rows import Row
 
-SHARE_FROM = 4
-"""Answers to a row that are worth a prefix of their own; fewer share what all rows share.
-
-The engine has a place for a shared prefix for every four sequences."""
 AHEAD = 8
 """Answers, in batches, that may be read and made into prompts before there is a place for them."""
 
@@ -208,7 +204,7 @@ class Batch:
                 self.cell.chain,
                 self.stops,
                 seed,
-                n_shared=len(ids) - 1 if n >= SHARE_FROM else made.n_shared,
+                n_shared=n_shared(made, n),
                 logprobs=self.job.logprobs,
                 draft=self.draft,
                 strategy=self.cell.method.strategy,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from gptkit.decoding.prefix import CHUNK, LEAST_SHARED
 from gptkit.jobs.fields import texts
 from gptkit.jobs.job import CHAT_FIELD
 from gptkit.jobs.spec import AUTO
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
 
 FIRST_TRY = 8
 """Examples that `k: auto` tries first; where they fit, twice as many, and so on."""
+SHARE_FROM = 4
+"""Answers that a prefix must serve: the engine has a place for one for every four sequences."""
 
 
 def prompt(row: Row, cell: Cell, tokenizer: Tokenizer, on_overflow: str) -> Prompt:
@@ -56,3 +59,23 @@ def _few_shot(
             break
         n = min(2 * n, len(best))
     return replace(made, n_dropped=made.n_cut) if auto else made
+
+
+def n_shared(made: Prompt, n: int) -> int:
+    """Return how many tokens the n answers to a prompt are to share, whichever costs less.
+
+    That is what all rows share, behind which each answer computes the rest for itself; or all but
+    the last token, which is computed for this row, as far as whole chunks of it are not there.
+    """
+    whole = len(made.ids) - 1
+    if n < SHARE_FROM or own_cost(made, n, whole) >= own_cost(made, n, made.n_shared):
+        return made.n_shared
+    return whole
+
+
+def own_cost(made: Prompt, n: int, shared: int) -> int:
+    """Return how many tokens are computed for n answers, beside what was for other rows."""
+    if shared < LEAST_SHARED:
+        return n * len(made.ids)
+    mine = shared - made.n_shared // CHUNK * CHUNK if shared > made.n_shared else 0
+    return mine + n * (len(made.ids) - shared)

@@ -26,7 +26,8 @@ if TYPE_CHECKING:
     from gptkit.decoding.scoring import Score, Scorer, ScoreRequest
     from gptkit.jobs.job import Cell, Job
     from gptkit.jobs.rows import Row
-    from gptkit.plugin_api import Template
+    from gptkit.plugin_api import Template, Tokenizer
+    from gptkit.text.prompting import Prompt
 
 WRITING: tuple[KeyPath, ...] = (
     ("sampling", "preset"),
@@ -86,15 +87,10 @@ class ScoreBatch(Batch):
     def _tasks(self, row: Row) -> list[Task]:
         from gptkit.decoding.scoring import ScoreRequest
 
-        tokenizer, context = self.model.tokenizer, self.model.config.block_size
-        output = cast("Template", self.cell.template).output
-        text = texts(row.fields, {output}, self.cell.columns)[output]
-        text = self.blank + text if text else ""
-        scored, n_bytes = tuple(prompting.encode_text(text, tokenizer)), len(text.encode())
-        # A long text is read in windows; in the first of them half of the context is its own.
-        room = max(context - len(scored), context // 2)
-        cell = replace(self.cell, room=room)
-        made = prompt(row, cell, tokenizer, self.job.on_overflow)
+        tokenizer = self.model.tokenizer
+        made, scored, n_bytes = prompt_and_scored(
+            row, self.cell, tokenizer, self.job.on_overflow, self.blank
+        )
         given = tuple(made.ids)
         if not given and self.model.bos_id is not None:
             given = (self.model.bos_id,)
@@ -106,6 +102,7 @@ class ScoreBatch(Batch):
                 "text is not counted"
             )
         if not scored:
+            output = cast("Template", self.cell.template).output
             column = self.cell.columns.get(output, output)
             raise BadRow("nothing_to_score", f"field '{column}' has no token to score")
         # A tokenizer that does not know all characters may spell more than the text.
@@ -138,6 +135,20 @@ class ScoreBatch(Batch):
         if note not in self._said:
             self._said.add(note)
             self.notes.append(note)
+
+
+def prompt_and_scored(
+    row: Row, cell: Cell, tokenizer: Tokenizer, on_overflow: str, blank: str
+) -> tuple[Prompt, tuple[int, ...], int]:
+    """Return the prompt of a row, the tokens to score behind it, and how many bytes they spell."""
+    output, context = cast("Template", cell.template).output, cell.source.config.block_size
+    text = texts(row.fields, {output}, cell.columns)[output]
+    text = blank + text if text else ""
+    # A long text is read in windows; in the first of them half of the context is its own.
+    scored = tuple(prompting.encode_text(text, tokenizer))
+    room = max(context - len(scored), context // 2)
+    made = prompt(row, replace(cell, room=room), tokenizer, on_overflow)
+    return made, scored, len(text.encode())
 
 
 def measures(logprobs: Iterable[float], n_bytes: int) -> Mapping[str, Any]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from gptkit import assembly
@@ -30,6 +30,7 @@ class JobTemplate:
     template: Template | ChatTemplate
     columns: Mapping[str, str]
     pool: tuple[Mapping[str, str], ...]
+    _chosen: dict[int, Examples] = field(default_factory=dict)
 
     def names(self, *, with_output: bool = False) -> set[str]:
         """Return the fields that a row must have, that of the output only if it is to be scored."""
@@ -37,17 +38,20 @@ class JobTemplate:
         return {self.columns.get(name, name) for name in fields}
 
     def examples(self, settings: JobSettings, seed: int) -> Examples:
-        """Return the examples in the order that the job's `select` means."""
+        """Return the examples in the order that the job's `select` means, the same for one seed."""
         if isinstance(self.template, ChatTemplate):
             return Examples()
-        return choose(
-            self.pool,
-            settings.select,
-            settings.k,
-            inputs=self.template.inputs,
-            output=self.template.output,
-            seed=seed,
-        )
+        seed = seed if settings.select == "random" else 0
+        if seed not in self._chosen:
+            self._chosen[seed] = choose(
+                self.pool,
+                settings.select,
+                settings.k,
+                inputs=self.template.inputs,
+                output=self.template.output,
+                seed=seed,
+            )
+        return self._chosen[seed]
 
 
 def read_templates(

@@ -11,8 +11,9 @@ import torch
 from gptkit import assembly
 from gptkit.decoding.noise import row_seed
 from gptkit.errors import ContextOverflow, NonFiniteLogits, RequestError
-from gptkit.jobs.batch import SHARE_FROM, Batch
+from gptkit.jobs.batch import Batch
 from gptkit.jobs.preflight import Given, prepare
+from gptkit.jobs.prompts import SHARE_FROM
 from gptkit.jobs.rows import read_rows
 from gptkit.plugin_host import registry
 from tests.jobs.test_run import Poisoned, varied
