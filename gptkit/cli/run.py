@@ -154,16 +154,16 @@ def run(
             source, registry, tokenizer=tokenizer, device=device, dtype=dtype, backend=backend
         )
 
+    if as_dry_run:
+        from gptkit.cli.dry_run import dry_run
+
+        dry_run(checked, tokenizer, as_json=as_json)
+        return
     if verify is not None:
         from gptkit.cli.verify import show_verified
 
         if not show_verified(checked, load, how, verify, as_json=as_json):
             raise typer.Exit(ROWS_DIFFER)
-        return
-    if as_dry_run:
-        from gptkit.cli.dry_run import dry_run
-
-        dry_run(checked, tokenizer, as_json=as_json)
         return
     n_failed = _show(checked, load, how, as_json)
     if n_failed:
