@@ -13,8 +13,13 @@ from gptkit.jobs.events import Finished, Note, Progress, Resumed, Started
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from gptkit.decoding.request import Stage
     from gptkit.jobs.events import Event
     from gptkit.jobs.job import Job
+
+
+MAX_STAGE = 60
+"""Characters of a stage that the first line shows: a schema may have thousands."""
 
 
 class View:
@@ -59,7 +64,7 @@ class View:
         model = event.model
         for line in model.notes:
             options.note(line)
-        chains = {" ".join(map(str, cell.chain)): None for cell in event.cells}
+        chains = {" ".join(map(_brief, cell.chain)): None for cell in event.cells}
         seeds = {str(cell.seed): None for cell in event.cells}
         method = str(event.cells[0].method)
         done = self.progress.n_done
@@ -122,6 +127,14 @@ class View:
             "cells": [dict(cell.label) for cell in self.job.cells],
             "outputs": str(self.job.outputs),
         }
+
+
+def _brief(stage: Stage) -> str:
+    """Return a stage in not too many words: what is at its default goes first, then the end."""
+    said = str(stage)
+    if len(said) > MAX_STAGE:
+        said = " ".join(stage.brief.split())
+    return said if len(said) <= MAX_STAGE else f"{said[: MAX_STAGE - 3]}..."
 
 
 def _say_resumed(event: Resumed) -> None:
