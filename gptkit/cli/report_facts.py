@@ -20,7 +20,8 @@ def facts(manifest: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     yield from _by_cell("seed", [_text(_at(cell, "seed")) for cell in cells], cells)
     most = [_text(_at(cell, "stop", "max_new_tokens")) for cell in cells]
     yield from _by_cell("new tokens at most", most, cells)
-    yield from _said("computed", _joined(_at(manifest, "last_run", "finished"), _where(manifest)))
+    finished = _text(_at(manifest, "last_run", "finished")).replace("T", " ")
+    yield from _said("computed", _joined(finished, _where(manifest)))
     yield from _said("time", _time(_at(manifest, "last_run")))
     yield from _said("gptkit", _at(manifest, "gptkit"))
     yield from _said("output", _digest(_at(manifest, "output", "sha256")))
@@ -60,9 +61,10 @@ def _stage(stage: Any) -> str:
 
 def _where(manifest: Mapping[str, Any]) -> str:
     runtime = _at(manifest, "runtime")
-    threads = _text(_at(runtime, "threads"))
+    threads = _at(runtime, "threads")
     parts = [_text(_at(runtime, "device")), ", ".join(map(str, _list(_at(runtime, "dtype"))))]
-    parts += [f"{threads} threads" if threads else ""]
+    if threads is not None:
+        parts.append("1 thread" if threads == 1 else f"{threads} threads")
     torch = _text(_at(runtime, "torch"))
     return ", ".join(filter(None, [*parts, f"torch {torch}" if torch else ""]))
 

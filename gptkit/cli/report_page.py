@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from html import escape
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +18,9 @@ from gptkit.cli.report_tables import (
     tables,
 )
 from gptkit.errors import ResourceError
+from gptkit.jobs.figures import likelihood
 from gptkit.jobs.report import N_SHOWN
+from gptkit.jobs.writers.whole import whole
 from gptkit.text.safe import safe, safe_line
 
 if TYPE_CHECKING:
@@ -81,6 +82,7 @@ dl { display: grid; grid-template-columns: max-content 1fr; gap: .1rem 1.25rem; 
 dt { color: var(--quiet); } dd { margin: 0; }
 details { margin: .75rem 0; } summary { cursor: pointer; }
 .row { border-top: 1px solid var(--edge); padding: .75rem 0; }
+.row > div > p { font-size: .9rem; margin: 0 0 .3rem; }
 .row h3 { font-size: .9rem; font-weight: 600; margin: 0 0 .4rem; }
 .cells { display: grid; gap: .6rem;
   grid-template-columns: repeat(auto-fit, minmax(min(100%, 15rem), 1fr)); }
@@ -91,7 +93,8 @@ details { margin: .75rem 0; } summary { cursor: pointer; }
 .cell p { white-space: pre-wrap; margin: 0; }
 .cell p + p { border-top: 1px dashed var(--edge); margin-top: .4rem; padding-top: .4rem; }
 .cell .failed { color: var(--bad); }
-.row.one { display: grid; grid-template-columns: 11rem minmax(0, 1fr); gap: .25rem 1rem; }
+.row.one { display: grid; grid-template-columns: minmax(0, 1fr) minmax(0, 3fr);
+  gap: .25rem 1rem; }
 .wide + .quiet { font-size: .9rem; }
 @media (max-width: 40rem) { .row.one { grid-template-columns: minmax(0, 1fr); }
   .texts, .texts tbody, .texts tr { display: block; } .texts thead { display: none; }
@@ -109,12 +112,11 @@ POLICY = "default-src 'none'; style-src 'unsafe-inline'"
 
 def write_page(path: Path, report: Report) -> None:
     """Write the page, whole or not at all; raise ResourceError."""
-    partial = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    made = page(report).encode()
     try:
-        partial.write_text(page(report), encoding="utf-8")
-        os.replace(partial, path)
+        with whole(path) as file:
+            file.write(made)
     except OSError as error:
-        partial.unlink(missing_ok=True)
         raise ResourceError(f"can't write {path}: {error.strerror or error}") from error
 
 
@@ -265,37 +267,35 @@ def _row(row: ShownRow, first: Label, labels: Iterable[Label]) -> str:
     )
     name = line(f"row {row_name(row.index, row.id)}")
     css = "row" if len(row.results) > 1 else "row one"
-    return f'<section class="{css}"><h3>{name}</h3><div class="cells">{cells}</div></section>\n'
+    kept = next(iter(row.results.values())).kept
+    given = "".join(
+        f'<p dir="auto"><span class="quiet">{line(field)}:</span> {line(text)}</p>'
+        for field, text in kept.items()
+    )
+    return (
+        f'<section class="{css}"><div><h3>{name}</h3>{given}</div>'
+        f'<div class="cells">{cells}</div></section>\n'
+    )
 
 
 def _cell(label: Label, result: Result, first: Result | None) -> str:
     """Return what a cell made of a row; `first` is what the first one did, unless this is it."""
     if result.fault is not None:
-        facts = result.fault.type
+        how = result.fault.type
         said = f'<p class="failed">{line(result.fault.message)}</p>'
     elif result.score is not None:
-        facts = f"{result.score.tokens:,} tokens"
-        said = f"<p>perplexity {perplexity(_perplexity(result))}</p>"
+        how = f"{result.score.tokens:,} tokens"
+        said = f"<p>perplexity {perplexity(likelihood(result.score).perplexity)}</p>"
     else:
-        first_sample, *others = result.samples
-        facts = f"{first_sample.finish_reason}, {first_sample.new_tokens:,} tokens"
+        one, *others = result.samples
+        how = f"{one.finish_reason}, {one.new_tokens:,} tokens"
         if others:
-            facts = f"{len(result.samples):,} samples"
-        texts = [one.text for one in result.samples]
-        if first is not None and texts == [one.text for one in first.samples]:
-            facts += " · same as the first"
-        said = "".join(f'<p dir="auto">{escape(safe(text))}</p>' for text in texts)
+            how = f"{len(result.samples):,} samples"
+        if first is not None and result.texts == first.texts:
+            how += " · same as the first"
+        said = "".join(f'<p dir="auto">{escape(safe(text))}</p>' for text in result.texts)
     name = f"<b>{line(_name(label))}</b>" if label else ""
-    return f'<div class="cell"><header>{name}<span>{line(facts)}</span></header>{said}</div>'
-
-
-def _perplexity(result: Result) -> float:
-    from gptkit.jobs.report import Likelihood
-
-    alone = Likelihood()
-    if result.score is not None:
-        alone.add(result.score)
-    return alone.perplexity
+    return f'<div class="cell"><header>{name}<span>{line(how)}</span></header>{said}</div>'
 
 
 def line(text: str) -> str:

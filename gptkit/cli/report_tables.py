@@ -12,7 +12,8 @@ from gptkit.jobs.tally import Spread
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from gptkit.jobs.report import Example, Figures, Measures, Report
+    from gptkit.jobs.figures import Example, Figures, Measures
+    from gptkit.jobs.report import Report
 
     Line = tuple[str, ...]
 

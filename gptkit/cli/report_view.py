@@ -13,7 +13,8 @@ if TYPE_CHECKING:
     import rich.table
 
     from gptkit.cli.report_tables import Table
-    from gptkit.jobs.report import Example, Figures, Measures, Report
+    from gptkit.jobs.figures import Example, Figures, Measures
+    from gptkit.jobs.report import Report
     from gptkit.jobs.tally import Spread
 
 TEXT_WIDTH, NAME_WIDTH = 16, 6

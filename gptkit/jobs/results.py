@@ -8,8 +8,12 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from gptkit.errors import ConfigError, did_you_mean
+from gptkit.jobs import manifest
+from gptkit.jobs.files import Files
+from gptkit.jobs.forms import SUFFIXES, check_extras, form_of
 from gptkit.jobs.journal import record_of
-from gptkit.jobs.rows import JSONL, Fault, json_kind, read_rows
+from gptkit.jobs.readers import read_rows
+from gptkit.jobs.rows import Fault, json_kind
 from gptkit.jobs.tally import text_hash
 
 if TYPE_CHECKING:
@@ -18,7 +22,10 @@ if TYPE_CHECKING:
 
     Label = tuple[tuple[str, str], ...]
 
-JOURNAL, MANIFEST = ".journal", ".manifest.json"
+GROUPS = ("cell", "fields", "error")
+"""What a table has as columns GROUP_NAME, and a line of JSON as an object."""
+TEXTS = ("id", "text", "finish_reason")
+"""Columns whose text is no JSON."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +69,13 @@ class Result:
     prompt_tokens: int | None = None
     samples: tuple[Sample, ...] = ()
     score: Score | None = None
+    kept: Mapping[str, Any] = field(default_factory=dict)
+    """Fields of the input that the job took over."""
+
+    @property
+    def texts(self) -> list[str]:
+        """The texts of its samples."""
+        return [sample.text for sample in self.samples]
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,58 +91,50 @@ class Results:
 
     def __iter__(self) -> Iterator[Result]:
         if not self.done:
-            yield from _of_journal(beside(self.path, JOURNAL))
+            yield from _of_journal(Files.of(self.path).journal)
             return
+        form = form_of(self.path.name)
+        is_table = form is not None and form.kind != "jsonl"
         for row in read_rows(self.path):
             where = f"{self.path}:{row.line}"
             if row.fault is not None:
                 raise _damaged(f"{where}: {row.fault.message}")
-            yield _result(row.fields, where)
+            yield _result(row.fields, where, is_table=is_table)
 
 
 def open_results(path: Path) -> Results:
     """Find an output, or the journal of one that is not there yet; raise ConfigError."""
-    for suffix in (JOURNAL, MANIFEST, ".lock"):
+    for suffix in (".journal", ".manifest.json", ".lock"):
         if path.name.endswith(suffix):
             output = path.with_name(path.name.removesuffix(suffix))
             raise ConfigError(f"{path.name} only accompanies an output", hint=f"give {output}")
-    if path.suffix.lower() not in JSONL:
-        raise ConfigError(f"{path}: not a form that jobs write", hint=f"one of {', '.join(JSONL)}")
     if path.is_dir():
         raise ConfigError(f"{path} is a directory", hint="give the file that a job wrote")
+    form = form_of(path.name)
+    if form is None or form.kind == "text":
+        known = ", ".join(suffix for suffix, kind in SUFFIXES.items() if kind != "text")
+        raise ConfigError(f"{path}: not a form that jobs write", hint=f"one of {known}")
+    check_extras(form, str(path))
+    files = Files.of(path)
     if path.exists():
         try:
             path.open("rb").close()
         except OSError as error:
             raise ConfigError(f"can't read {path}: {error.strerror}") from error
-        return Results(path, done=True, manifest=_manifest(path))
-    if beside(path, JOURNAL).is_file():
+        return Results(path, done=True, manifest=manifest.read(files.manifest) or {})
+    if files.journal.is_file():
         return Results(path, done=False)
-    others = [one.name for one in path.parent.glob("*") if one.suffix in JSONL]
+    others = [one.name for one in path.parent.glob("*") if form_of(one.name)]
     raise ConfigError(
         f"no such output: {path}",
         hint=did_you_mean(path.name, others) or "give the file that a job wrote",
     )
 
 
-def beside(path: Path, suffix: str) -> Path:
-    """Return the path of what accompanies an output."""
-    return path.with_name(path.name + suffix)
-
-
 def _damaged(said: str) -> ConfigError:
     return ConfigError(
         said, hint="the output is damaged: move it away and run the job again, which writes it anew"
     )
-
-
-def _manifest(path: Path) -> dict[str, Any]:
-    """Return the manifest beside an output; it says more, but nothing depends on it."""
-    try:
-        found = json.loads(beside(path, MANIFEST).read_bytes())
-    except (OSError, ValueError, RecursionError):
-        return {}
-    return found if isinstance(found, dict) else {}
 
 
 def _of_journal(path: Path) -> Iterator[Result]:
@@ -165,9 +171,9 @@ class _Odd(ValueError):
     """What a line of an output can't be."""
 
 
-def _result(fields: Mapping[str, Any], where: str) -> Result:
+def _result(fields: Mapping[str, Any], where: str, *, is_table: bool = False) -> Result:
     try:
-        return _parsed(fields)
+        return _parsed(_nested(fields) if is_table else fields)
     except _Odd as error:
         raise ConfigError(
             f"{where}: not a line of a job's output: {error}",
@@ -175,14 +181,39 @@ def _result(fields: Mapping[str, Any], where: str) -> Result:
         ) from error
 
 
+def _nested(columns: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the line that a row of a table stands for, whose cells may all be texts."""
+    made: dict[str, Any] = {}
+    for name, value in columns.items():
+        group, _, inner = name.partition("_")
+        if value is None or (value == "" and name != "text" and group != "fields"):
+            continue
+        if group in GROUPS and inner:
+            made.setdefault(group, {})[inner] = value
+        else:
+            made[name] = _read(name, value) if isinstance(value, str) else value
+    return made
+
+
+def _read(name: str, text: str) -> Any:
+    """Return what a cell of text says in a column of that name."""
+    if name in TEXTS:
+        return text
+    try:
+        return json.loads(text)
+    except ValueError as error:
+        raise _Odd(f"'{name}' is {text[:20]!r}") from error
+
+
 def _parsed(fields: Mapping[str, Any]) -> Result:
     index, row_id = _number(fields, "index"), fields.get("id")
     if row_id is not None and type(row_id) not in (str, int):
         raise _Odd(f"'id' is {json_kind(row_id)}")
     label = tuple((str(axis), str(name)) for axis, name in _object(fields, "cell").items())
+    kept = _object(fields, "fields")
     if error := _object(fields, "error"):
         fault = Fault(_text(error, "type"), _text(error, "message"))
-        return Result(index, row_id, label, fault)
+        return Result(index, row_id, label, fault, kept=kept)
     if "perplexity" in fields:
         bits = fields.get("bits_per_byte")
         score = Score(
@@ -190,7 +221,7 @@ def _parsed(fields: Mapping[str, Any]) -> Result:
             _real(fields, "logprob"),
             None if bits is None else _real(fields, "bits_per_byte"),
         )
-        return Result(index, row_id, label, score=score)
+        return Result(index, row_id, label, score=score, kept=kept)
     several = fields.get("samples")
     if several is not None and not (
         isinstance(several, list) and several and all(isinstance(one, dict) for one in several)
@@ -198,7 +229,7 @@ def _parsed(fields: Mapping[str, Any]) -> Result:
         raise _Odd("'samples' is no list of objects")
     samples = tuple(_sample(one) for one in (several or [fields]))
     prompt = None if fields.get("prompt_tokens") is None else _number(fields, "prompt_tokens")
-    return Result(index, row_id, label, prompt_tokens=prompt, samples=samples)
+    return Result(index, row_id, label, prompt_tokens=prompt, samples=samples, kept=kept)
 
 
 def _sample(fields: Mapping[str, Any]) -> Sample:

@@ -222,7 +222,11 @@ def test_a_page_is_one_file_and_no_text_becomes_a_tag(out):
         answer(1, "fine", cell=other),
     ]
     name = out(lines)
-    manifest = {"model": "<script>m</script>", "cells": [{"chain": ["<a href=x>"]}]}
+    manifest = {
+        "gptkit_manifest": 1,
+        "model": "<script>m</script>",
+        "cells": [{"chain": ["<a href=x>"]}],
+    }
     with open(f"{name}.manifest.json", "w") as file:
         json.dump(manifest, file)
     source, parsed = page(name)
@@ -259,6 +263,7 @@ def test_a_page_says_how_the_output_was_made(out):
         {"label": "sample", "values": {}},
     ]
     manifest = {
+        "gptkit_manifest": 1,
         "gptkit": "0.1.0",
         "fingerprint": {
             "cells": [
@@ -282,11 +287,11 @@ def test_a_page_says_how_the_output_was_made(out):
     assert said["fingerprint.cells[1].chain[1].values.threshold"] == "0.1"
 
 
-@pytest.mark.parametrize("manifest", ["[]", "{", '{"fingerprint": {"cells": 3}}', '{"a": null}'])
+@pytest.mark.parametrize("manifest", ["[]", "{", '{"fingerprint": {"cells": 3}}', '{"rows": null}'])
 def test_a_page_takes_any_manifest(out, manifest):
     name = out(TWO)
     with open(f"{name}.manifest.json", "w") as file:
-        file.write(manifest)
+        file.write(manifest.replace("{", '{"gptkit_manifest": 1, ', 1))
     page(name)
 
 

@@ -11,9 +11,13 @@ import tracemalloc
 import pytest
 
 from gptkit.errors import ConfigError
+from gptkit.jobs import manifest
+from gptkit.jobs.figures import entropy_at_least
 from gptkit.jobs.journal import line_of
-from gptkit.jobs.report import entropy_at_least, make_report
+from gptkit.jobs.report import make_report
+from gptkit.jobs.results import open_results
 from gptkit.jobs.tally import KEPT, Different, Grams, Repeats, Spread, text_hash
+from gptkit.jobs.writers import columns, write_rows
 
 
 def answer(index, text="a b", *, cell=None, id=None, new=2, prompt=10, why="eos", **more):
@@ -308,6 +312,74 @@ def test_figures_are_those_of_plain_lists(write):
     assert found.longest.size == max(map(len, texts))
 
 
+# Tables, and what is packed -------------------------------------------------------------------
+
+FORMS = ["out.csv", "out.tsv", "out.parquet", "out.csv.gz", "out.jsonl.zst", "out.jsonl.gz"]
+ODD = 'a, "b"\n\tc; '
+
+
+def logprobs(*values):
+    return [
+        {
+            "token": "a",
+            "logprob": x,
+            "top": [{"token": "a", "logprob": x}, {"token": "b", "logprob": -3.0}],
+        }
+        for x in values
+    ]
+
+
+def samples(index, *texts):
+    made = {"index": index, "id": None, "prompt_tokens": 5}
+    said = [{"text": t, "finish_reason": "eos", "new_tokens": 1, "seed": 1} for t in texts]
+    return {**made, "samples": said}
+
+
+OUTPUTS = {
+    "plain": (
+        {"task": "generate", "n": 1, "logprobs": None},
+        [answer(0, ODD, id="x"), answer(1, ""), failed(2), answer(3, "null", id="007")],
+    ),
+    "matrix": ({"task": "generate", "n": 1, "logprobs": None, "axes": ["sampler"]}, TWO),
+    "kept": (
+        {"task": "generate", "n": 1, "logprobs": None, "keep": ["title"]},
+        [answer(0, fields={"title": "12"}), failed(1) | {"fields": {"title": ODD}}],
+    ),
+    "logprobs": (
+        {"task": "generate", "n": 1, "logprobs": 2},
+        [answer(0, logprobs=logprobs(-0.5, -1.0)), answer(1, "", logprobs=[])],
+    ),
+    "samples": (
+        {"task": "generate", "n": 2, "logprobs": None},
+        [samples(0, "a", ODD), samples(1, "", ""), failed(2)],
+    ),
+    "score": (
+        {"task": "score", "n": 1, "logprobs": None},
+        [score(0, 5, -3.25, 20), failed(1), score(2, 1, -0.5, 4)],
+    ),
+}
+
+
+@pytest.mark.parametrize("name", FORMS)
+@pytest.mark.parametrize("kind", OUTPUTS)
+def test_a_table_says_the_same_as_lines_of_json(write, tmp_path, name, kind):
+    if "parquet" in name:
+        pytest.importorskip("pyarrow")
+    if "zst" in name:
+        pytest.importorskip("zstandard")
+    asked, rows = OUTPUTS[kind]
+    write_rows(tmp_path / name, rows, columns(**asked))
+    table, lines = list(open_results(tmp_path / name)), list(open_results(write(rows, "x.jsonl")))
+    assert table == lines
+
+
+def test_a_cell_of_a_table_that_is_no_number(tmp_path):
+    path = tmp_path / "out.csv"
+    path.write_text("index,text,finish_reason,new_tokens\n0,hello,eos,two\n")
+    with pytest.raises(ConfigError, match=r"out.csv:2: .*'new_tokens' is 'two'"):
+        make_report([path])
+
+
 # Journals, and what is no output --------------------------------------------------------------
 
 
@@ -333,6 +405,17 @@ def test_a_job_that_is_running_is_reported_from_its_journal(tmp_path):
     assert warm.compared.n_same == 1
     (note,) = report.notes
     assert "is not finished: these are its rows so far" in note
+
+
+def test_an_output_that_was_changed_is_said_to_be(write):
+    path = write([answer(0), answer(1)])
+    said = {"output": manifest.describe(path)}
+    manifest.write(path.with_name("out.jsonl.manifest.json"), said)
+    report = make_report([path])
+    assert (report.notes, report.sources[0].manifest["output"]) == ([], said["output"])
+    write([answer(0)])
+    (note,) = make_report([path]).notes
+    assert note.endswith("out.jsonl was changed after its job wrote it")
 
 
 def test_a_journal_without_rows_says_to_look_later(tmp_path):
@@ -367,7 +450,7 @@ def test_what_is_no_output_is_refused_with_its_line(write, lines, said):
 def test_files_that_are_none(tmp_path, write):
     out = write([answer(0)])
     for path, said in (
-        (tmp_path, "not a form"),
+        (tmp_path, "is a directory"),
         (tmp_path / "out.txt", "not a form"),
         (tmp_path / "ot.jsonl", "no such output"),
         (tmp_path / "out.jsonl.journal", "only accompanies an output"),
