@@ -221,8 +221,9 @@ class Figures:
             self.hardest = _example(result, alone)
 
     def row_perplexity(self, share: float) -> float:
-        """Return a quantile of the rows' own perplexities, to three digits or so."""
-        return math.exp(self.millinats.at(share) / MILLI)
+        """Return a quantile of the rows' own perplexities, to three digits but for the ends."""
+        end = {0.0: self.easiest, 1.0: self.hardest}.get(share)
+        return end.size if end else math.exp(self.millinats.at(share) / MILLI)
 
 
 def entropy_at_least(logprob: float, top: Sequence[float]) -> float:

@@ -201,7 +201,8 @@ def test_perplexity_is_weighted_by_tokens(figures):
     assert found.own.likelihood.perplexity == pytest.approx(2 ** (7 / 4))
     assert found.own.likelihood.bits_per_byte == pytest.approx(7 / 7)
     assert (found.easiest.index, found.hardest.index) == (0, 1)
-    assert found.row_perplexity(1) == pytest.approx(4, rel=1e-3)
+    assert found.row_perplexity(1) == pytest.approx(4)
+    assert found.row_perplexity(0.5) == pytest.approx(2, rel=1e-3)
 
 
 def test_a_text_without_a_surprise_has_perplexity_1(figures):
