@@ -307,7 +307,7 @@ def real(value: float, digits: int) -> str:
 
 def share(value: float) -> str:
     """Write a part of one, small ones in two digits."""
-    return f"{value:.2g}" if 0 < value < 0.1 else real(value, 3)
+    return f"{value:.2g}" if 0 < value < 0.01 else real(value, 3)
 
 
 def perplexity(value: float) -> str:

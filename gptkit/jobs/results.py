@@ -124,7 +124,8 @@ def open_results(path: Path) -> Results:
         return Results(path, done=True, manifest=manifest.read(files.manifest) or {})
     if files.journal.is_file():
         return Results(path, done=False)
-    others = [one.name for one in path.parent.glob("*") if form_of(one.name)]
+    names = [one.name.removesuffix(".journal") for one in path.parent.glob("*")]
+    others = [name for name in names if form_of(name)]
     raise ConfigError(
         f"no such output: {path}",
         hint=did_you_mean(path.name, others) or "give the file that a job wrote",

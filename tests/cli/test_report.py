@@ -169,7 +169,7 @@ def test_numbers_are_written_short():
         "12,346",
         "-",
     ]
-    assert [share(x) for x in (0.5, 0.01234, 0.0)] == ["0.500", "0.012", "0.000"]
+    assert [share(x) for x in (0.5, 0.03, 0.00123, 0.0)] == ["0.500", "0.030", "0.0012", "0.000"]
 
 
 def test_bars_show_what_is_rare():

@@ -404,6 +404,9 @@ def test_a_job_that_is_running_is_reported_from_its_journal(tmp_path):
     cold, warm = report.cells.values()
     assert [cold.n_rows, cold.n_failed, warm.n_rows, report.n_compared] == [2, 0, 1, 1]
     assert warm.compared.n_same == 1
+    with pytest.raises(ConfigError) as caught:
+        make_report([tmp_path / "ut.jsonl"])
+    assert caught.value.hint == "did you mean 'out.jsonl'?"
     (note,) = report.notes
     assert "is not finished: these are its rows so far" in note
 
