@@ -553,6 +553,15 @@ class Sampler(Plugin, ABC):
             known = ", ".join(PHASES)
             raise PluginError(f"{cls.__qualname__}: phase {cls.phase!r} is none of {known}")
 
+    @classmethod
+    def read_files(cls, values: Mapping[str, Any], folder: Path) -> Mapping[str, Any]:
+        """Return the values of the parameters, with what files say in the place of their paths.
+
+        A job asks for this before it loads a model, so that it is the same for all rows. Relative
+        paths are from `folder`. Raise ConfigError for a file that can't serve.
+        """
+        return values
+
     @abstractmethod
     def apply(self, logits: Tensor, p: Params, rows: Rows) -> Tensor:
         """Return new logits [R, V] float32; a picker (phase `pick`) returns token ids [R] int64.

@@ -16,10 +16,12 @@ from pydantic import Field, model_validator
 
 from gptkit.config import Settings
 from gptkit.decoding.presets import PresetName
-from gptkit.errors import ConfigError, GptkitError, UnknownName, did_you_mean
+from gptkit.errors import ConfigError, GptkitError, UnknownName, did_you_mean, plugin_failure
 from gptkit.plugin_api import OFF, PHASES, Param, Sampler, StoppingCriterion, param
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from gptkit.plugin_api import Drafter, Plugin
     from gptkit.plugin_host import Kind, Registry
 
@@ -70,6 +72,15 @@ class Stage:
         """Whether all parameters that have an off value stand at theirs."""
         offs = {key: p.off for key, p in self.sampler.params.items() if p.off is not None}
         return bool(offs) and all(self.values[key] == off for key, off in offs.items())
+
+    def with_files(self, folder: Path) -> Stage:
+        """Return the stage with what files say in the place of their paths, from a folder."""
+        try:
+            return replace(self, values=self.sampler.read_files(self.values, folder))
+        except GptkitError:
+            raise
+        except Exception as error:
+            raise plugin_failure(f"sampler '{self.label}'", error) from error
 
     def as_item(self) -> Item:
         """Return the stage as YAML would have it, off values as `off`."""

@@ -5,7 +5,7 @@ All that can be wrong without the model is found here, before a model loads.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -102,7 +102,7 @@ def prepare(
         document = document.set(assignment)
     settings = document.build(JobSettings)
     axes = matrix.axes(settings, document, given.axes)
-    chains = _chains(settings, document, axes.get("sampler"), given, registry)
+    chains = _chains(settings, document, axes.get("sampler"), given, registry, path.parent)
     method = _method(settings, document, given, registry)
     stop = _stop(settings, document, given, registry)
     templates = read_templates(settings, document, axes.get("template"), registry, path.parent)
@@ -181,29 +181,41 @@ def _chains(
     axis: matrix.Axis | None,
     given: Given,
     registry: Registry,
+    folder: Path,
 ) -> dict[str | None, tuple[Chain, str]]:
     """Return the chains by their name on the axis, each with what is to be said of it.
 
     One under None where there is no axis; it is empty where neither the file nor -s names one.
+    Paths in the job file are from its folder, others from the working directory.
     """
     if axis is not None:
-        return {name: _chain_of(point, document, registry) for name, point in axis.items()}
+        return {name: _chain_of(point, document, registry, folder) for name, point in axis.items()}
     block = chain_source.from_block(settings.sampling, document, registry, at=("sampling",))
+    if block is not None:
+        with document.locating("sampling", "chain"):
+            block = replace(block, chain=_with_files(block.chain, folder))
     whole = given.whole_chain or block
     if whole is None and not given.stages and not given.shorthands:
         return {None: ((), "")}
     base = whole.chain if whole else None
     chain = resolve_chain(given.stages, registry, base=base, shorthands=given.shorthands)
+    chain = _with_files(chain, Path())
     told = whole is not None and (whole is not block or settings.sampling.preset is not None)
     return {None: (chain, whole.said_of(chain) if whole and told else "")}
 
 
-def _chain_of(point: matrix.Point, document: Document, registry: Registry) -> tuple[Chain, str]:
+def _chain_of(
+    point: matrix.Point, document: Document, registry: Registry, folder: Path
+) -> tuple[Chain, str]:
     with document.locating(*point.at):
         if not isinstance(point.value, str):
-            return resolve_chain(point.value, registry), ""
+            return _with_files(resolve_chain(point.value, registry), folder), ""
         source = chain_source.from_preset(point.value, registry)
         return source.chain, source.said_of(source.chain)
+
+
+def _with_files(chain: Chain, folder: Path) -> Chain:
+    return tuple(stage.with_files(folder) for stage in chain)
 
 
 def _recommended(source: Checkpoint, registry: Registry) -> tuple[Chain, list[str]]:

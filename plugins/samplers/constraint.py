@@ -48,6 +48,17 @@ class Constraint(Sampler):
         "", off="", examples=("", 'start: ("a" | "b")*'), help="a Lark grammar, or a .lark file"
     )
 
+    @classmethod
+    def read_files(cls, values: Mapping[str, Any], folder: Path) -> Mapping[str, Any]:
+        """Return the values with the schema or the grammar itself instead of its path."""
+        found = dict(values)
+        schema, lark = values["json_schema"], values["lark"]
+        if schema:
+            found["json_schema"] = _schema(schema, folder)
+        if lark and _is_path(lark):
+            found["lark"] = _read("lark", folder / lark)
+        return found
+
     def init_state(self, request: RequestView) -> Walk | None:
         """Return the walk's beginning; None where the stage is off."""
         given = [key for key in self.params if request.params[key]]
@@ -104,14 +115,20 @@ def _lark(key: str, values: Mapping[str, Any]) -> str:
     if key == "regex":
         return f"start: /{llguidance().regex_to_lark(value, '')}/"
     if key == "lark":
-        return _read(key, value) if re.fullmatch(r".*\.lark", value) else value
+        return _read(key, Path(value)) if _is_path(value) else value
     return f"start: %json {_schema(value)}"
 
 
-def _schema(value: str) -> str:
+def _is_path(lark: str) -> bool:
+    return re.fullmatch(r".*\.lark", lark) is not None
+
+
+def _schema(value: str, folder: Path = Path()) -> str:
     """Return a schema as one line of JSON; what begins with a brace is no path."""
-    inline = value.lstrip().startswith("{")
-    text, where = (value, "") if inline else (_read("json_schema", value), f"{value}: ")
+    if value.lstrip().startswith("{"):
+        text, where = value, ""
+    else:
+        text, where = _read("json_schema", folder / value), f"{folder / value}: "
     try:
         schema = json.loads(text)
     except json.JSONDecodeError as error:
@@ -121,16 +138,17 @@ def _schema(value: str) -> str:
         ) from error
     except RecursionError:
         raise ConfigError(f"constraint.json_schema: {where}nested too deeply") from None
-    if isinstance(schema, dict):
-        own = schema.setdefault("x-guidance", {})
-        if isinstance(own, dict) and not own.keys() & {"whitespace_pattern", "whitespace_flexible"}:
-            schema["x-guidance"] = {"whitespace_pattern": WHITE_SPACE, **own}
+    if not isinstance(schema, dict):
+        raise ConfigError(f"constraint.json_schema: {where}a schema is an object")
+    own = schema.setdefault("x-guidance", {})
+    if isinstance(own, dict) and not own.keys() & {"whitespace_pattern", "whitespace_flexible"}:
+        schema["x-guidance"] = {"whitespace_pattern": WHITE_SPACE, **own}
     return json.dumps(schema)
 
 
-def _read(key: str, path: str) -> str:
+def _read(key: str, path: Path) -> str:
     try:
-        return Path(path).read_text(encoding="utf-8-sig")
+        return path.read_text(encoding="utf-8-sig")
     except OSError as error:
         raise ConfigError(
             f"constraint.{key}: can't read {path}: {error.strerror or error}",

@@ -238,3 +238,29 @@ def test_a_broken_chain_in_a_job_is_an_error_though_another_replaces_it(workshop
     path = workshop.job(rows=ROWS, sampling="{chain: [top_p: 7]}")
     with pytest.raises(ConfigError, match="job.yaml:5: top_p: 7 is above 1"):
         prepare(path, plugins, Given(whole_chain=from_preset("nanogpt", plugins)))
+
+# Files that a stage names ----------------------------------------------------------------------
+
+
+def test_a_schema_of_a_job_is_found_beside_it_and_one_of_the_command_line_here(
+    workshop, plugins, monkeypatch
+):
+    (workshop.folder / "s.json").write_text('{"type": "null"}')
+    elsewhere = workshop.folder / "elsewhere"
+    elsewhere.mkdir()
+    (elsewhere / "t.json").write_text('{"type": "boolean"}')
+    monkeypatch.chdir(elsewhere)
+    chain = "[constraint: {json_schema: s.json}, greedy]"
+    path = workshop.job(rows=ROWS, sampling=f"{{chain: {chain}}}")
+    assert '"null"' in prepare(path, plugins).cells[0].chain[0].values["json_schema"]
+    given = Given(stages=({"constraint": {"json_schema": "t.json"}},))
+    assert '"boolean"' in prepare(path, plugins, given).cells[0].chain[0].values["json_schema"]
+    path = workshop.job(rows=ROWS, sampling=None, matrix=f"{{sampler: {{a: {chain}}}}}")
+    assert '"null"' in prepare(path, plugins).cells[0].chain[0].values["json_schema"]
+
+
+def test_a_schema_that_is_not_there_is_told_with_its_place(workshop, plugins):
+    chain = "[constraint: {json_schema: none.json}]"
+    path = workshop.job(rows=ROWS, sampling=f"{{chain: {chain}}}")
+    with pytest.raises(ConfigError, match="job.yaml:5: constraint.json_schema: can't read .*none"):
+        prepare(path, plugins)

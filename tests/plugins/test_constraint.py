@@ -465,3 +465,21 @@ def test_nothing_heavy_is_imported_before_a_constraint_is_used():
     )
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert out.stdout == "set()\n"
+
+
+def test_files_are_read_once_from_a_folder_and_serve_as_if_in_place(tmp_path):
+    (tmp_path / "schema.json").write_text(json.dumps(SCHEMA))
+    (tmp_path / "a.lark").write_text('start: "ab"\n')
+    values = {key: one.default for key, one in Constraint.params.items()}
+    read = Constraint.read_files({**values, "json_schema": "schema.json"}, tmp_path)
+    again = Constraint.read_files({**values, "json_schema": json.dumps(SCHEMA)}, tmp_path)
+    assert read == again and read["json_schema"].startswith("{")
+    assert Constraint.read_files(read, tmp_path / "elsewhere") == read
+    read = Constraint.read_files({**values, "lark": "a.lark"}, tmp_path)
+    assert read["lark"] == 'start: "ab"\n'
+    assert Constraint.read_files(values, tmp_path) == values
+    with pytest.raises(ConfigError, match="constraint.json_schema: can't read .*none.json"):
+        Constraint.read_files({**values, "json_schema": "none.json"}, tmp_path)
+    (tmp_path / "list.json").write_text("[]")
+    with pytest.raises(ConfigError, match="list.json: a schema is an object"):
+        Constraint.read_files({**values, "json_schema": "list.json"}, tmp_path)
