@@ -119,6 +119,7 @@ class Batch:
         self.job, self.cell, self.model = job, cell, model
         block = assembly.with_template_stops(cell.stop, cell.template, model.tokenizer)
         self.stops = resolve_stops(block, job.registry)
+        self._check_chain()
         self.blank = prompting.blank_before_output(cell.template)
         self.size = job.batch_size
         self.notes: list[str] = []
@@ -155,6 +156,14 @@ class Batch:
             yield step
             if self._stopped_by is not None:
                 raise self._stopped_by
+
+    def _check_chain(self) -> None:
+        """Refuse a chain that no row could start with, such as a grammar with a mistake."""
+        from gptkit.decoding.engine import TokenizerVocab
+        from gptkit.decoding.sequence import first_states
+
+        vocab = TokenizerVocab(self.model.tokenizer, self.model.eos_ids)
+        first_states(Request((0,), self.cell.chain, self.stops, seed=0), vocab)
 
     # Into the engine --------------------------------------------------------------------------
 

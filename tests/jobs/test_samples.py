@@ -10,7 +10,7 @@ import torch
 
 from gptkit import assembly
 from gptkit.decoding.noise import row_seed
-from gptkit.errors import ContextOverflow, NonFiniteLogits, RequestError
+from gptkit.errors import ConfigError, ContextOverflow, NonFiniteLogits, RequestError
 from gptkit.jobs.batch import Batch
 from gptkit.jobs.preflight import Given, prepare
 from gptkit.jobs.prompts import SHARE_FROM
@@ -113,7 +113,7 @@ def test_log_probabilities_are_recorded_for_each_token(compute):
 def test_log_probabilities_are_those_of_the_model(workshop, plugins, compute):
     (row,) = compute([{"id": "a", "text": "one"}], logprobs=0).values()
     job = prepare(workshop.job(rows=[{"id": "a", "text": "one"}]), plugins)
-    model = assembly.load_model(job.cells[0].source, plugins, device="cpu")
+    model = assembly.load_model(job.cells[0].source, plugins, device="cpu", backend="torch")
     text = "".join(one["token"] for one in row["logprobs"])
     prompt = model.tokenizer.encode_ordinary("Q: one\nA:")
     ids = prompt + model.tokenizer.encode_ordinary(text)
@@ -202,3 +202,9 @@ def test_rows_that_ended_before_the_one_that_stops_the_job_are_told(workshop, pl
         for step in Batch(job, job.cells[0], model).run(read_rows(job.inputs)):
             found += step.results
     assert [one.row.index for one in found] == [0, 1, 2]
+
+
+def test_a_chain_that_no_row_can_start_with_is_refused_at_once(compute):
+    chain = "[constraint: {regex: '('}, greedy]"
+    with pytest.raises(ConfigError, match="constraint.regex: "):
+        compute(varied(3), sampling=f"{{chain: {chain}}}")
