@@ -16,7 +16,8 @@ from gptkit.checkpoints.tokenizer_files import load_tokenizer, own_tokenizer
 from gptkit.decoding.request import add_stop
 from gptkit.errors import CheckpointError, ConfigError, ResourceError, did_you_mean
 from gptkit.model import memory
-from gptkit.model.config import DTYPE_BYTES
+from gptkit.model.config import CACHE_DTYPE, DTYPE_BYTES
+from gptkit.model.cpu import load as cpu
 from gptkit.model.forward import slot_positions
 from gptkit.plugin_host import Registry, registry
 
@@ -55,9 +56,12 @@ __all__ = [
     "with_template_stops",
 ]
 
-BACKENDS = ("auto", "torch", "numpy")
+BACKENDS = ("auto", "torch", "cpu", "numpy")
 DEVICES = ("auto", "cpu", "cuda", "mps")
-DTYPES = ("auto", "float32", "bfloat16", "float16")
+DTYPES = ("auto", "float32", "bfloat16", "float16", "int8", "int4")
+
+
+QUANTISED = tuple(CACHE_DTYPE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,24 +131,12 @@ def load_model(
 ) -> Model:
     """Load weights and tokenizer; `tokenizer` is NAME or NAME:PATH, instead of the model's own.
 
-    `auto` takes CUDA where there is one, then float32 on a CPU and the stored type elsewhere.
+    What `auto` is, `place` says.
     """
-    _check_choice("--backend", backend, BACKENDS)
-    _check_choice("--device", device, DEVICES)
-    _check_choice("--dtype", dtype, DTYPES)
     loaded, notes = open_tokenizer(source, registry, tokenizer)
-    if backend == "numpy":
-        if device not in ("auto", "cpu") or dtype not in ("auto", "float32"):
-            raise ConfigError(
-                "--backend numpy computes in float32 on the CPU alone",
-                hint="leave out --device and --dtype",
-            )
-        device, dtype = "cpu", "float32"
-    else:
-        backend = "torch"
-        device, dtype = place(source, device, dtype)
+    backend, device, dtype = place(source, backend, device, dtype)
     if device == "cpu":
-        n_bytes = _copied_bytes(source, dtype) + _cache_bytes(source.config, dtype, 1)
+        n_bytes = _copied_bytes(source, backend, dtype) + _cache_bytes(source.config, dtype, 1)
         memory.check(source.path.name, n_bytes, "try a smaller model, or a smaller --dtype")
     tensors = source.load()
     forward = _forward(backend, source, tensors, device, dtype)
@@ -165,10 +157,11 @@ def load_model(
     )
 
 
-def _copied_bytes(source: Checkpoint, dtype: str) -> int:
+def _copied_bytes(source: Checkpoint, backend: str, dtype: str) -> int:
     """Return the bytes of weights that can't stay mapped: in another type, or packed."""
-    packed = source.config.n_params() if dtype == "float32" else 0
-    return (source.n_elements(stored_not_as=dtype) + packed) * DTYPE_BYTES[dtype]
+    packed = source.config.n_params() if backend == "cpu" or dtype == "float32" else 0
+    other = 0 if backend == "cpu" else source.n_elements(stored_not_as=dtype)
+    return round((other + packed) * DTYPE_BYTES[dtype])
 
 
 def _cache_bytes(config: GPTConfig, dtype: str, n_slots: int) -> int:
@@ -196,15 +189,45 @@ def _check_vocabulary(source: Checkpoint, tokenizer: Tokenizer) -> tuple[str, ..
     return ()
 
 
-def place(source: Checkpoint, device: str, dtype: str) -> tuple[str, str]:
-    """Return device and dtype that a model is computed on and in, `auto` resolved."""
+def place(source: Checkpoint, backend: str, device: str, dtype: str) -> tuple[str, str, str]:
+    """Return backend, device and dtype that a model is computed by, on and in, `auto` resolved.
+
+    The device is CUDA where there is one. On a CPU the type is float32, elsewhere the stored one.
+    The backend of a CPU is `cpu` where numba is installed, and for what it can do; else torch.
+    """
+    _check_choice("--backend", backend, BACKENDS)
+    _check_choice("--device", device, DEVICES)
+    _check_choice("--dtype", dtype, DTYPES)
+    if backend == "numpy":
+        if device not in ("auto", "cpu") or dtype not in ("auto", "float32"):
+            raise ConfigError(
+                "--backend numpy computes in float32 on the CPU alone",
+                hint="leave out --device and --dtype",
+            )
+        return backend, "cpu", "float32"
+    if backend == "cpu" or dtype in QUANTISED:
+        return "cpu", *_place_on_cpu(backend, device, dtype)
     from gptkit.model.device import pick_device
 
     device = pick_device(device)
     if dtype == "auto":
         stored = source.dtypes[0] if len(source.dtypes) == 1 else "float32"
         dtype = "float32" if device == "cpu" else stored
-    return device, dtype
+    fast = backend == "auto" and device == "cpu" and dtype in cpu.DTYPES and not cpu.why_not()
+    return "cpu" if fast else "torch", device, dtype
+
+
+def _place_on_cpu(backend: str, device: str, dtype: str) -> tuple[str, str]:
+    what = f"--dtype {dtype}" if dtype in QUANTISED else "--backend cpu"
+    if backend == "torch":
+        raise ConfigError(f"{what} is of the backend cpu, not torch", hint="leave out --backend")
+    if device not in ("auto", "cpu"):
+        raise ConfigError(f"{what} computes on the CPU alone", hint="leave out --device")
+    if dtype not in ("auto", *cpu.DTYPES):
+        raise ConfigError(f"--backend cpu has no {dtype}", hint=f"it has: {', '.join(cpu.DTYPES)}")
+    if reason := cpu.why_not():
+        raise ConfigError(f"{what}: {reason}", hint="pip install 'gptkit[fast]'")
+    return "cpu", "float32" if dtype == "auto" else dtype
 
 
 def _forward(
@@ -217,6 +240,10 @@ def _forward(
 
         weights = {name: tensor.float().numpy() for name, tensor in tensors.items()}
         return ReferenceGPT(source.config, weights)
+    if backend == "cpu":
+        return cpu.from_tensors(
+            source.config, tensors, cpu.kinds_of(dtype), torch.get_num_threads()
+        )
     from gptkit.model.gpt import GPT
 
     try:
@@ -241,7 +268,9 @@ def draft(method: Method, model: Model, registry: Registry, *, n_slots: int = 1)
     from gptkit.decoding.engine import TokenizerVocab
 
     source = open_model(values["model"])
-    small = load_model(source, registry, device=model.device, dtype=model.dtype)
+    small = load_model(
+        source, registry, backend=model.backend, device=model.device, dtype=model.dtype
+    )
     ours, theirs = model.tokenizer, small.tokenizer
     n = ours.vocab_size
     if n != theirs.vocab_size or any(

@@ -136,7 +136,7 @@ def _counts(config: GPTConfig) -> dict[str, Any]:
         "config": config.model_dump(),
         "parameters": {"own": config.n_params(), "tied": tied, "untied": untied},
         "weights_bytes": {
-            dtype: {"tied": tied * size, "untied": untied * size}
+            dtype: {"tied": round(tied * size), "untied": round(untied * size)}
             for dtype, size in DTYPE_BYTES.items()
         },
         "kv_bytes_per_token": per_token,

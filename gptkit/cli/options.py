@@ -71,13 +71,17 @@ Device = Annotated[
 ]
 Dtype = Annotated[
     str,
-    typer.Option(metavar="NAME", help="auto, float32, bfloat16 or float16.", rich_help_panel=MODEL),
+    typer.Option(
+        metavar="NAME",
+        help="auto, float32, bfloat16, float16, int8 or int4.",
+        rich_help_panel=MODEL,
+    ),
 ]
 Backend = Annotated[
     str,
     typer.Option(
         metavar="NAME",
-        help="auto, torch, or numpy (slow, to check by).",
+        help="auto, torch, cpu (numba), or numpy (slow, to check by).",
         rich_help_panel=MODEL,
     ),
 ]

@@ -32,6 +32,7 @@ class How:
     """
 
     restart: bool = False
+    no_resume: bool = False
     retry_errors: bool = False
     tokenizer: str | None = None
     device: str = "auto"
@@ -43,14 +44,12 @@ def runtime(job: Job, how: How) -> Runtime:
     """Return what will compute a job here; the dtypes are those of its cells."""
     import torch
 
-    if how.backend == "numpy":
-        places = [("cpu", "float32") for _ in job.cells]
-    else:
-        places = [assembly.place(cell.source, how.device, how.dtype) for cell in job.cells]
+    places = [assembly.place(cell.source, how.backend, how.device, how.dtype) for cell in job.cells]
+    backend, device, _ = places[0]
     return {
-        "backend": "numpy" if how.backend == "numpy" else "torch",
-        "device": places[0][0].partition(":")[0],
-        "dtype": list(dict.fromkeys(dtype for _, dtype in places)),
+        "backend": backend,
+        "device": device.partition(":")[0],
+        "dtype": list(dict.fromkeys(dtype for *_, dtype in places)),
         "threads": torch.get_num_threads(),
         "torch": torch.__version__,
         "batch_size": job.batch_size,

@@ -8,7 +8,10 @@ from pydantic import Field, model_validator
 
 from gptkit.config import Settings
 
-DTYPE_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
+DTYPE_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2, "int8": 1 + 2 / 32, "int4": 0.5 + 2 / 32}
+"""Bytes of a weight; in 8 bits and 4, a group of 32 has a scale of 16 bits besides."""
+CACHE_DTYPE = {"int8": "bfloat16", "int4": "bfloat16"}
+"""What keys and values are kept in, where it is not what weights are."""
 
 
 class GPTConfig(Settings):
@@ -73,7 +76,8 @@ class GPTConfig(Settings):
 
     def kv_bytes_per_token(self, dtype: str = "float32") -> int:
         """Return the bytes to store keys and values of one token in all layers."""
-        return 2 * self.n_layer * self.n_embd * DTYPE_BYTES[dtype]
+        n_bytes = DTYPE_BYTES[CACHE_DTYPE.get(dtype, dtype)]
+        return 2 * self.n_layer * self.n_embd * int(n_bytes)
 
 
 def _gpt2(n_layer: int, n_head: int, n_embd: int) -> GPTConfig:

@@ -5,9 +5,10 @@ Shapes: N new tokens, C model width, I MLP width, V vocabulary.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
+import torch
 
 from gptkit.model.cpu import kernels
 from gptkit.model.cpu.cache import PanelCache
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from numpy.typing import NDArray
+    from torch import Tensor
 
     from gptkit.model.config import GPTConfig
     from gptkit.model.cpu.packing import Packed
@@ -78,20 +80,18 @@ class CpuGPT:
 
     def step(
         self, ids: Sequence[int], spans: Sequence[Span], cache: PanelCache, wanted: Sequence[int]
-    ) -> Floats:
+    ) -> Tensor:
         """Append the spans' tokens to the cache; return float32 logits [len(wanted), V]."""
         x, row_of = self._states(ids, spans, cache)
         return self._logits(x[row_of[np.asarray(wanted, np.int64)]], self._norm)
 
-    def hidden(self, ids: Sequence[int], spans: Sequence[Span], cache: PanelCache) -> Any:
+    def hidden(self, ids: Sequence[int], spans: Sequence[Span], cache: PanelCache) -> Tensor:
         """Append the spans' tokens to the cache; return the last layer's states [N, C]."""
-        import torch
-
         x, row_of = self._states(ids, spans, cache)
         kernels.run_norm(x, self._norm, self._eps, self._room(len(x))[0])
         return torch.from_numpy(x[row_of])
 
-    def head(self, hidden: Any, wanted: Sequence[int]) -> Floats:
+    def head(self, hidden: Tensor, wanted: Sequence[int]) -> Tensor:
         """Return float32 logits [len(wanted), V] of the rows `wanted` of states [N, C]."""
         return self._logits(np.ascontiguousarray(hidden.numpy()[list(wanted)]), self._no_norm)
 
@@ -119,7 +119,7 @@ class CpuGPT:
             )
         return x, order.row_of
 
-    def _logits(self, x: Floats, norm: Floats) -> Floats:
+    def _logits(self, x: Floats, norm: Floats) -> Tensor:
         logits = np.empty((len(x), self.config.vocab_size), np.float32)
         if len(x):
             inputs, _, edge = self._room(len(x))
@@ -134,7 +134,7 @@ class CpuGPT:
                 logits,
                 edge,
             )
-        return logits
+        return torch.from_numpy(logits)
 
     def _room(self, n: int) -> tuple[kernels.Inputs, kernels.Room, Floats]:
         """Return working space for n rows; it is kept for steps of up to twice as many."""

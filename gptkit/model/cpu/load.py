@@ -5,8 +5,6 @@ from __future__ import annotations
 import importlib.util
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -47,9 +45,11 @@ def from_tensors(
     config: GPTConfig, tensors: Mapping[str, Tensor], kinds: tuple[int, int], n_threads: int
 ) -> CpuGPT:
     """Pack weights, as GPT-2 names and lays them out, [in, out]; return the model over them."""
+    import numpy as np
+
     from gptkit.model.cpu.gpt import HEAD, MATRICES, CpuGPT
     from gptkit.model.cpu.packing import pack
-    from gptkit.model.cpu.pool import Pool
+    from gptkit.model.cpu.pool import pool
 
     layers, last = kinds
     rest = {name: tensor.float().numpy() for name, tensor in tensors.items()}
@@ -60,4 +60,4 @@ def from_tensors(
             packed[f"h.{i}.{name}"] = pack(np.ascontiguousarray(matrix.T), layers)
     head = rest["wte.weight"] if config.tied else rest.pop("lm_head.weight")
     packed[HEAD] = pack(head, last)
-    return CpuGPT(config, packed, rest, Pool(n_threads))
+    return CpuGPT(config, packed, rest, pool(n_threads))

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import queue
 import threading
+from functools import cache
+from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,34 +15,52 @@ if TYPE_CHECKING:
     Part = Callable[..., None]
     """Computes one thread's part: called with its number, how many there are, a counter's address,
     and the arguments. It returns when all parts are done."""
+    Work = tuple[Part, tuple[Any, ...]]
+
+
+@cache
+def pool(n: int) -> Pool:
+    """Return the pool of n threads, which all models share."""
+    return Pool(n)
 
 
 class Pool:
-    """The caller's thread and `n - 1` more. A part lets go of Python's lock, so all run at once."""
+    """Threads of their own, for Ctrl-C may stop the caller's at any line, and all must take part.
+
+    A part lets go of Python's lock, so all run at once. Calls are served in turn.
+    """
 
     def __init__(self, n: int) -> None:
         self.n = n
-        # A cache line of its own: the threads meet at it.
-        self._counter = np.zeros(16, np.int64)
-        self._work: list[queue.SimpleQueue[tuple[Part, tuple[Any, ...]] | None]] = []
-        for t in range(1, n):
-            work: queue.SimpleQueue[tuple[Part, tuple[Any, ...]] | None] = queue.SimpleQueue()
-            self._work.append(work)
-            thread = threading.Thread(target=self._serve, args=(t, work), daemon=True)
-            thread.start()
+        self._counter = np.zeros(1, np.int64)
+        self._asked: SimpleQueue[tuple[Work, SimpleQueue[BaseException | None]]] = SimpleQueue()
+        self._others: list[SimpleQueue[Work]] = [SimpleQueue() for _ in range(1, n)]
+        threading.Thread(target=self._lead, daemon=True).start()
+        for t, work in enumerate(self._others, start=1):
+            threading.Thread(target=self._follow, args=(t, work), daemon=True).start()
 
     def run(self, part: Part, *args: Any) -> None:
         """Compute all parts."""
-        for work in self._work:
-            work.put((part, args))
-        part(0, self.n, self._counter.ctypes.data, *args)
+        ended: SimpleQueue[BaseException | None] = SimpleQueue()
+        self._asked.put(((part, args), ended))
+        if (error := ended.get()) is not None:
+            raise error
 
-    def close(self) -> None:
-        """Let the threads end."""
-        for work in self._work:
-            work.put(None)
+    def _lead(self) -> None:
+        while True:
+            work, ended = self._asked.get()
+            for other in self._others:
+                other.put(work)
+            ended.put(self._compute(0, work))
 
-    def _serve(self, t: int, work: queue.SimpleQueue[tuple[Part, tuple[Any, ...]] | None]) -> None:
-        while (given := work.get()) is not None:
-            part, args = given
+    def _follow(self, t: int, asked: SimpleQueue[Work]) -> None:
+        while True:
+            self._compute(t, asked.get())  # what is wrong here is wrong for who leads
+
+    def _compute(self, t: int, work: Work) -> BaseException | None:
+        part, args = work
+        try:
             part(t, self.n, self._counter.ctypes.data, *args)
+        except BaseException as error:
+            return error
+        return None
