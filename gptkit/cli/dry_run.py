@@ -74,13 +74,14 @@ def _print(job: Job, found: Sequence[CellEstimate], tokenizers: _Tokenizers) -> 
         _print_cell(found[0])
     else:
         _print_cells(found)
-    for path in _files(job):
-        _line("writes", f"{path}{', which is there already' if path.exists() else ''}")
+    there = ", which is there already" if job.outputs.exists() else ""
+    _line("writes", f"{job.outputs}{there}; beside it {', '.join(_suffixes(job))}")
     for one, (row, made) in _firsts(found):
         named = f"row {row.index:,}" if row.id is None else f"id {row.id!r}"
         said = f"{len(made.ids):,} tokens, for {named}"
         print()
-        _line("first prompt", f"{_label(one)}: {said}" if one.cell.label else said)
+        template = one.cell.label.get("template")
+        _line("first prompt", said if template is None else f"{said}, template {template}")
         pieces = _pieces(made.ids, tokenizers.of(one.cell.source))
         shown = (CONTROL.format(it) if kind == "control" else it for kind, it in pieces)
         print(safe("".join(shown)))
@@ -120,12 +121,14 @@ def _print_cells(found: Sequence[CellEstimate]) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    table = Table("cell", box=None, pad_edge=False)
+    table = Table(box=None, pad_edge=False)
+    for axis in found[0].cell.label:
+        table.add_column(axis)
     for head in ("prompts", "none", "shortened", "tokens", "longest", "to prefill", "to write"):
         table.add_column(head, justify="right")
     for one in found:
         table.add_row(
-            Text(safe_line(_label(one))),
+            *(Text(safe_line(name)) for name in one.cell.label.values()),
             f"{one.n_prompts:,}",
             f"{one.scaled(sum(one.failures.values())):,}",
             f"{one.scaled(one.n_shortened):,}",
@@ -150,10 +153,6 @@ def _line(what: str, said: str) -> None:
     print(f"{what:<{WIDTH}}{safe_line(said)}")
 
 
-def _label(one: CellEstimate) -> str:
-    return " ".join(f"{axis}={name}" for axis, name in one.cell.label.items())
-
-
 # For programs ---------------------------------------------------------------------------------
 
 
@@ -166,7 +165,7 @@ def _record(job: Job, found: Sequence[CellEstimate], tokenizers: _Tokenizers) ->
         "cells": [_cell_record(one) for one in found],
         "prefill_tokens": sum(one.prefill_shared for one in found),
         "new_tokens_at_most": sum(one.new_tokens for one in found),
-        "writes": [str(path) for path in _files(job)],
+        "writes": [str(job.outputs), *(f"{job.outputs}{suffix}" for suffix in _suffixes(job))],
         "first_prompts": [_first_record(one, *first, tokenizers) for one, first in _firsts(found)],
     }
 
@@ -216,11 +215,13 @@ def _first_record(
 # For both -------------------------------------------------------------------------------------
 
 
-def _files(job: Job) -> Sequence[Any]:
+def _suffixes(job: Job) -> list[str]:
+    """Return what the names of the files beside the output add to its own."""
     from gptkit.jobs.files import Files
 
     files = Files.of(job.outputs)
-    return (job.outputs, files.journal, files.lock, files.manifest)
+    beside = (files.journal, files.lock, files.manifest)
+    return [path.name.removeprefix(files.output.name) for path in beside]
 
 
 def _firsts(

@@ -116,7 +116,7 @@ def prepare(
     check_output(outputs, [path, inputs, *([apart] if apart else [])])
     names = {name for one in templates.values() for name in one.names(with_output=scores)}
     found = _scan(inputs, names, settings)
-    models = _models(settings, document, axes.get("model"), given)
+    models = _models(settings, document, axes.get("model"), given, path.parent)
     rooms = {
         name: source.config.block_size if scores else _room(stop, source, registry)
         for name, source in models.items()
@@ -233,17 +233,29 @@ def _method(settings: JobSettings, document: Document, given: Given, registry: R
 
 
 def _models(
-    settings: JobSettings, document: Document, axis: matrix.Axis | None, given: Given
+    settings: JobSettings,
+    document: Document,
+    axis: matrix.Axis | None,
+    given: Given,
+    folder: Path,
 ) -> dict[str | None, Checkpoint]:
     """Return the models by their name on the axis, or one under None; each is opened once."""
     if axis is None:
-        return {None: assembly.open_model(given.model or settings.model)}
+        name = given.model or _beside(settings.model, folder)
+        return {None: assembly.open_model(name)}
     opened: dict[str, Checkpoint] = {}
     for point in axis.values():
         with document.locating(*point.at):
             if point.value not in opened:
-                opened[point.value] = assembly.open_model(point.value)
+                opened[point.value] = assembly.open_model(_beside(point.value, folder))
     return {name: opened[point.value] for name, point in axis.items()}
+
+
+def _beside(model: str | None, folder: Path) -> str | None:
+    """Return the path of a model that a job file names by one from its folder, or the name."""
+    if model is None or Path(model).name == model or not (folder / model).exists():
+        return model
+    return str(folder / model)
 
 
 def _drawn_seed(outputs: Path, *, restart: bool) -> int:

@@ -264,3 +264,15 @@ def test_a_schema_that_is_not_there_is_told_with_its_place(workshop, plugins):
     path = workshop.job(rows=ROWS, sampling=f"{{chain: {chain}}}")
     with pytest.raises(ConfigError, match="job.yaml:5: constraint.json_schema: can't read .*none"):
         prepare(path, plugins)
+
+
+def test_a_model_is_looked_for_beside_the_job_first(workshop, plugins, monkeypatch):
+    inner = workshop.folder / "inner"
+    inner.mkdir()
+    (inner / "tiny").symlink_to(workshop.model)
+    path = workshop.job(rows=ROWS, model="./inner/tiny")
+    assert prepare(path, plugins).cells[0].source.path == inner / "tiny"
+    monkeypatch.chdir(inner)
+    assert prepare(path, plugins).cells[0].source.path == inner / "tiny"
+    path = workshop.job(rows=ROWS, model="./tiny")
+    assert prepare(path, plugins).cells[0].source.path == Path("tiny")
