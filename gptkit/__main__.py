@@ -1,11 +1,13 @@
-"""The program: `gptkit`, and `python -m gptkit`. Ctrl-C ends it quietly from its first moment.
+"""The program: `gptkit`, and `python -m gptkit`. Ctrl-C ends it quietly from first to last.
 
 Importing the commands takes a tenth of a second, in which a KeyboardInterrupt would be a traceback.
-So where `gptkit.cli.main` is not there to catch one, SIGINT ends the process.
+So where `gptkit.cli.main` is not there to catch one, SIGINT ends the process. And Python itself
+takes a while to end, in which it would die of a second one.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import sys
@@ -14,7 +16,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from types import FrameType
 
-INTERRUPTED = 130
+INTERRUPTED, TERMINATED = 130, 143
 
 
 def main() -> int:
@@ -24,9 +26,15 @@ def main() -> int:
     from gptkit import cli
 
     try:
-        return cli.main()
+        code = cli.main()
     except KeyboardInterrupt:  # while an error was being told
-        return INTERRUPTED
+        code = INTERRUPTED
+    if code in (INTERRUPTED, TERMINATED):
+        for stream in (sys.stdout, sys.stderr):
+            with contextlib.suppress(OSError):
+                stream.flush()
+        os._exit(code)
+    return code
 
 
 def _end(signum: int, frame: FrameType | None) -> None:
