@@ -75,6 +75,11 @@ class Printer:
         self.out.write(text)
         self.out.flush()
 
+    def moved(self) -> None:
+        """Take the cursor to be at the left edge of any line: another program had the screen."""
+        self.begin()
+        self.n_lines = None
+
     def has_room(self, n: int) -> bool:
         """Whether so many columns are left in the line."""
         return self._column + n <= self._columns

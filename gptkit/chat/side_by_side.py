@@ -33,6 +33,7 @@ class SideBySide:
         """Begin an answer."""
         if len(self._answers) == 2:
             self.close()
+            self.console.print()
         if self._live is None:
             self._live = Live(
                 console=self.console,

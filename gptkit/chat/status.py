@@ -17,19 +17,20 @@ GAP = " · "
 
 
 def line(session: Session, columns: int) -> str:
-    """Return what fits, the least important left out first: the last part of it."""
+    """Return what fits, the least important left out first: the bar, then the last parts."""
     used, size = session.n_used, session.model.config.block_size
     full = min(BAR, -(-used * BAR // size))
-    left = f"{used:,} of {size:,}, {size - used:,} left"
-    parts = [session.model.name, f"context {'▰' * full}{'▱' * (BAR - full)} {left}"]
+    left = f"{size - used:,} left"
+    both = f"{used:,} of {size:,}, {left}"
+    more = []
     if (last := session.last) is not None:
-        parts += [f"{last.tok_per_s:,.0f} tokens/s", f"{last.n_reused:,} reused"]
-    if place := _place(session.conversation):
-        parts.append(place)
-    shown = [safe_line(part) for part in parts]
-    while len(shown) > 1 and get_cwidth(GAP.join(shown)) > columns:
-        shown.pop()
-    return GAP.join(shown)
+        more = [f"{last.tok_per_s:,.0f} tokens/s", f"{last.n_reused:,} reused"]
+    name, place = safe_line(session.model.name), safe_line(_place(session.conversation))
+    context = f"context {'▰' * full}{'▱' * (BAR - full)} {both}"
+    tries = [[name, context, *more, *filter(None, [place])], [name, context, *more]]
+    tries += [[name, both, *more[:n]] for n in range(len(more), -1, -1)]
+    fitting = (GAP.join(parts) for parts in (*tries, [name, left], [left]))
+    return next((said for said in fitting if get_cwidth(said) <= columns), "")
 
 
 def _place(talk: Conversation) -> str:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import signal
 import sys
+import time
 from typing import TYPE_CHECKING
 
 from prompt_toolkit import PromptSession
@@ -18,7 +19,7 @@ from prompt_toolkit.enums import DEFAULT_BUFFER, EditingMode
 from prompt_toolkit.filters import Condition, emacs_mode, has_focus, vi_insert_mode
 from prompt_toolkit.history import History, ThreadedHistory
 from prompt_toolkit.key_binding import KeyBindings
-from prompt_toolkit.output.plain_text import PlainTextOutput
+from prompt_toolkit.output import DummyOutput
 from prompt_toolkit.styles import Style
 from prompt_toolkit.utils import is_dumb_terminal
 
@@ -44,8 +45,25 @@ if TYPE_CHECKING:
 PROMPT = "> "
 END = "/end"
 """Ends several lines that `/multi` began."""
+NORMAL = "normal · "
+"""Stands in the line below the prompt while keys of vi are commands."""
 MODES = {"emacs": EditingMode.EMACS, "vi": EditingMode.VI}
-STYLE = Style.from_dict({"bottom-toolbar": "noreverse dim", "prompt": "bold"})
+IMPATIENT_S = 1.0
+"""Ctrl-C again, so long after the first, breaks off a step that does not end."""
+VI_ESCAPE_S = 0.05
+"""How long Escape waits for the rest of a key's sequence; emacs users type it instead of Alt."""
+# Menus have a ground of their own, so that light and dark terminals show them alike. What is chosen
+# is reversed, which is seen without colours too.
+STYLE = Style.from_dict(
+    {
+        "bottom-toolbar": "noreverse dim",
+        "prompt": "bold",
+        "completion-menu": "bg:#d7d7d7 #000000",
+        "completion-menu.completion.current": "noinherit bg:#ffffff #1c4e80 reverse",
+        "completion-menu.meta.completion": "bg:#c6c6c6 #000000",
+        "completion-menu.meta.completion.current": "bg:#b2b2b2 #000000",
+    }
+)
 
 
 class Terminal:
@@ -69,7 +87,10 @@ class Terminal:
         self.keyboard = keyboard
         self.view: View
         self._options = {"markdown": markdown, "raw_output": raw_output}
-        self._answering = self._interrupted = self._left = self._many_lines = False
+        self._is_dumb = is_dumb_terminal()
+        self._reading = self._answering = self._interrupted = False
+        self._left = self._many_lines = False
+        self._interrupted_at = 0.0
         self._kept = ""  # a line that was taken back, for the next prompt
         self._later: list[str] = []  # notes of a time when the screen is not ours
         self._prompt: PromptSession[str] = PromptSession(
@@ -85,15 +106,17 @@ class Terminal:
             enable_suspend=True,
             enable_open_in_editor=True,
             tempfile_suffix=".txt",
-            # Otherwise even a terminal that knows no escape sequences is told to show its cursor.
-            output=PlainTextOutput(sys.stdout) if is_dumb_terminal() else None,
+            output=DummyOutput() if self._is_dumb else None,
         )
         self._prompt.app.after_render += self._first_render
+        if keys == "vi":
+            self._prompt.app.ttimeoutlen = self._prompt.app.timeoutlen = VI_ESCAPE_S
+        keyboard.on_return = self._returned
 
     def run(self) -> None:
         """Read, answer, and start over."""
         with self._sigint_stops_the_answer():
-            if is_dumb_terminal():  # it has no place for a prompt that changes
+            if self._is_dumb:  # it has no place for a prompt that changes
                 self.loading.run()
             leaving = False
             while not self._left:
@@ -104,7 +127,8 @@ class Terminal:
                 except EOFError:
                     return
                 except KeyboardInterrupt:
-                    empty = not self._prompt.default_buffer.text and not self._many_lines
+                    text = "" if self._is_dumb else self._prompt.default_buffer.text
+                    empty = not text and not self._many_lines
                     if empty and leaving:
                         return
                     self._many_lines = False
@@ -120,12 +144,39 @@ class Terminal:
 
     def _read(self) -> str:
         """Return what was typed, as `handle` takes it."""
-        kept, self._kept = self._kept, ""
-        text = self._prompt.prompt([("class:prompt", PROMPT)], default=kept, pre_run=self._notice)
+        if self._is_dumb:
+            text = self._read_plainly()
+        else:
+            kept, self._kept = self._kept, ""
+            text = self._prompt.prompt(
+                [("class:prompt", PROMPT)], default=kept, pre_run=self._notice
+            )
         if not self._many_lines:
             return text
         self._many_lines = False
         return f"/{text}" if text.startswith("/") else text
+
+    def _read_plainly(self) -> str:
+        """Read a line as the terminal itself edits it, or lines up to the one that ends them."""
+        lines: list[str] = []
+        self._reading = True
+        try:
+            while not lines or self._many_lines:
+                print(end=PROMPT, flush=True)
+                data = sys.stdin.buffer.readline()
+                if not data:
+                    print(flush=True)
+                    raise EOFError
+                lines.append(data.decode("utf-8", "surrogateescape").rstrip("\r\n"))
+                if self._many_lines and lines[-1].strip() == END:
+                    lines.pop()
+                    break
+        except KeyboardInterrupt:
+            print(flush=True)
+            raise
+        finally:
+            self._reading = False
+        return "\n".join(lines)
 
     # The session, which comes later -------------------------------------------------------------
 
@@ -206,7 +257,9 @@ class Terminal:
             return safe_line(f"{self.loading.doing} ...")
         from gptkit.chat.status import line
 
-        return line(self.session, get_app().output.get_size().columns)
+        app = get_app()
+        mode = NORMAL if app.editing_mode == EditingMode.VI and not vi_insert_mode() else ""
+        return mode + line(self.session, app.output.get_size().columns - len(mode))
 
     # Answers ------------------------------------------------------------------------------------
 
@@ -218,11 +271,22 @@ class Terminal:
         self.view.begin()
         while self._later:
             self.view.note(self._later.pop(0))
-        self._answering = True
+        before = self._session.conversation.cursor
+        self._interrupted, self._answering = False, True
         try:
             self._show(self._session.handle(line))
+        except KeyboardInterrupt:
+            self.view.note("stopped in the middle of a step")
         finally:
             self._answering = False
+        is_message = not line.startswith("/") or line.startswith("//")
+        if self._interrupted and is_message and self._session.conversation.cursor is before:
+            self.view.note("stopped before the answer began; the message is back in the line")
+            self._kept = line
+
+    def _returned(self) -> None:
+        if self._answering:
+            self.view.moved()
 
     def _show(self, events: Iterable[SessionEvent]) -> None:
         from gptkit.chat.events import EditWanted, Failed, Left, LinesWanted, Probed
@@ -249,8 +313,10 @@ class Terminal:
     def _edit(self, turn: Turn) -> None:
         from gptkit.chat.editor import edited
 
+        self._answering = False  # Ctrl-C is the editor's
         with self.keyboard.as_usual():
             new = edited(turn.text)
+        self._answering = True
         if new is None:
             self.view.note("the text is as it was; nothing is changed")
         else:
@@ -265,15 +331,27 @@ class Terminal:
             return
         from gptkit.chat.probs_view import look
 
+        self._answering = False
         picked = look(self._session, turn)
+        self._answering = True
         if picked is not None:
             self._show(self._session.choose(turn, *picked))
 
     @contextlib.contextmanager
     def _sigint_stops_the_answer(self) -> Iterator[None]:
-        """Let Ctrl-C stop an answer, and do nothing where none is being written."""
+        """Let Ctrl-C stop an answer, and do nothing where none is being written.
+
+        Once more, a while later, it breaks off a step that does not end, such as a plugin's.
+        """
 
         def stop(signum: int, frame: object) -> None:
+            if self._reading:
+                raise KeyboardInterrupt
+            waited = time.monotonic() - self._interrupted_at
+            if self._answering and self._interrupted and waited > IMPATIENT_S:
+                raise KeyboardInterrupt
+            if not self._interrupted:
+                self._interrupted_at = time.monotonic()
             self._interrupted = True
             if self._answering and self.session is not None:
                 self.session.interrupt()

@@ -11,7 +11,9 @@ import sys
 from typing import TYPE_CHECKING
 
 from prompt_toolkit.utils import is_dumb_terminal
+from rich.cells import cell_len
 from rich.console import Console
+from rich.padding import Padding
 from rich.table import Table as Grid
 from rich.text import Text
 
@@ -35,7 +37,15 @@ from gptkit.errors import GptkitError, RequestError
 from gptkit.text.safe import safe, safe_line
 
 if TYPE_CHECKING:
+    from rich.console import RenderableType
+
     from gptkit.chat.events import SessionEvent
+
+GAP, INDENT = 2, 4
+LEAST_COLUMNS = 30
+"""The last column of a table is no narrower; then it stands below the others instead."""
+MOST_COLUMNS = 24
+"""How far the columns of such a table are apart at most."""
 
 
 class View:
@@ -59,6 +69,10 @@ class View:
         """Start at the left edge, below what the user typed."""
         self._printer.begin()
         self._said = []
+
+    def moved(self) -> None:
+        """Go on at the left edge: another program had the screen."""
+        self._printer.moved()
 
     def end(self) -> None:
         """Leave the screen to the prompt."""
@@ -99,7 +113,7 @@ class View:
         if error.hint:
             self._print(Text(f"  hint: {safe_line(error.hint)}"))
 
-    def _print(self, text: Text | Grid, *, one_line: bool = False) -> None:
+    def _print(self, text: RenderableType, *, one_line: bool = False) -> None:
         self._close_columns()
         self._fresh_line()
         # What a Text says of its own wrapping is lost when it is printed.
@@ -157,10 +171,32 @@ class View:
         self._beside = None
 
     def _table(self, table: Table) -> None:
-        grid = Grid.grid(padding=(0, 2))
-        for row in table.rows:
-            grid.add_row(*(Text(safe(cell)) for cell in row))
+        rows = [[safe(cell) for cell in row] for row in table.rows]
+        n = max(map(len, rows), default=0)
+        widths = [max(cell_len(row[i]) for row in rows if i < len(row)) for i in range(n)]
+        room = self.console.width - sum(widths[:-1]) - GAP * (n - 1)
+        if n > 1 and room < min(widths[-1], LEAST_COLUMNS):
+            self._stacked(rows, widths)
+            return
+        grid = Grid.grid(padding=(0, GAP))
+        for _ in range(n - 1):
+            grid.add_column(no_wrap=True)
+        grid.add_column(overflow="fold")
+        for row in rows:
+            grid.add_row(*map(Text, row))
         self._print(grid)
+
+    def _stacked(self, rows: list[list[str]], widths: list[int]) -> None:
+        """Show a table in a window too narrow for it: the last cell of a row is a line below."""
+        for *first, last in rows:
+            wide = (min(width, MOST_COLUMNS) for width in widths)
+            cells = (
+                cell + " " * (width - cell_len(cell))
+                for cell, width in zip(first, wide, strict=False)
+            )
+            self._print(Text((" " * GAP).join(cells).rstrip()))
+            if last:
+                self._print(Padding(Text(last), (0, 0, 0, INDENT)))
 
     def _tree(self, tree: Tree) -> None:
         for (lead, turn), line in zip(tree.rows, plain.lines(tree), strict=True):
@@ -175,22 +211,30 @@ class View:
         for piece, is_control in prompted.pieces:
             shown = f"⟦{piece}⟧" if is_control and self.is_dumb else piece
             text.append(safe(shown), style="reverse" if is_control else "")
-        self._print(text)
+        self._close_columns()
+        self._fresh_line()
+        self.console.print(text, soft_wrap=True)  # the exact prompt has no line ends of ours
         self.note(plain.counted(prompted))
 
     def _copy(self, text: str) -> None:
+        shown = text if self.raw_output else safe(text)  # what is pasted steers a terminal as well
+        said = f"copied {len(text):,} characters"
+        tool = clipboard.copy(shown)
+        if tool is not None:
+            self.note(f"{said} by {tool}")
+            return
         try:
             if self.is_dumb:
                 raise RequestError(
                     "this terminal has no clipboard", hint="/save talk.md writes a file"
                 )
-            sequence = clipboard.sequence(text)
+            sequence = clipboard.sequence(shown)
         except GptkitError as error:
             self.fail(error)
             return
         sys.stdout.write(sequence)
         sys.stdout.flush()
-        self.note(f"copied {len(text):,} characters, if the terminal allows it")
+        self.note(f"{said}, if the terminal allows it")
 
     def _set_markdown(self, on: bool | None) -> None:
         self.markdown = self.markdown if on is None else on

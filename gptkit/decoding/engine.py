@@ -75,6 +75,8 @@ class Engine:
         self.forward = forward
         self.vocab = TokenizerVocab(tokenizer, eos_ids)
         self.block_size = forward.config.block_size
+        self.prefill = PREFILL_ALONE
+        """Prompt tokens of a step while nobody waits for a token: fewer make shorter steps."""
         self.shares = forward.shares_prefixes and n_slots > 1
         n_trunks = n_trunk_slots(n_slots) if self.shares else 0
         self.cache = forward.new_cache(n_slots + n_trunks)
@@ -269,7 +271,7 @@ class Engine:
         for one in sorted(todo, key=lambda one: one.slot):
             if len(one.tokens) - one.n_cached == 1 and one.n_cached > one.n_shared:
                 plan.decode(one, drafts.get(id(one), []))
-        budget = PREFILL_BESIDE if plan.spans else PREFILL_ALONE
+        budget = PREFILL_BESIDE if plan.spans else self.prefill
         trunks = [one.trunk for one in todo if one.trunk is not None]
         ready: set[int] = set()
         for trunk in dict.fromkeys(trunks):
