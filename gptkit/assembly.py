@@ -22,7 +22,7 @@ from gptkit.model.forward import slot_positions
 from gptkit.plugin_host import Registry, registry
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
     from pathlib import Path
 
     from torch import Tensor
@@ -128,10 +128,11 @@ def load_model(
     device: str = "auto",
     dtype: str = "auto",
     backend: str = "auto",
+    tell: Callable[[str], None] | None = None,
 ) -> Model:
     """Load weights and tokenizer; `tokenizer` is NAME or NAME:PATH, instead of the model's own.
 
-    What `auto` is, `place` says.
+    What `auto` is, `place` says. `tell` is told what takes more than a second or two.
     """
     loaded, notes = open_tokenizer(source, registry, tokenizer)
     backend, device, dtype = place(source, backend, device, dtype)
@@ -139,7 +140,7 @@ def load_model(
         n_bytes = _copied_bytes(source, backend, dtype) + _cache_bytes(source.config, dtype, 1)
         memory.check(source.path.name, n_bytes, "try a smaller model, or a smaller --dtype")
     tensors = source.load()
-    forward = _forward(backend, source, tensors, device, dtype)
+    forward = _forward(backend, source, tensors, device, dtype, tell)
     return Model(
         name=source.path.name,
         path=source.path,
@@ -231,7 +232,12 @@ def _place_on_cpu(backend: str, device: str, dtype: str) -> tuple[str, str]:
 
 
 def _forward(
-    backend: str, source: Checkpoint, tensors: Mapping[str, Tensor], device: str, dtype: str
+    backend: str,
+    source: Checkpoint,
+    tensors: Mapping[str, Tensor],
+    device: str,
+    dtype: str,
+    tell: Callable[[str], None] | None,
 ) -> Forward:
     import torch
 
@@ -241,9 +247,7 @@ def _forward(
         weights = {name: tensor.float().numpy() for name, tensor in tensors.items()}
         return ReferenceGPT(source.config, weights)
     if backend == "cpu":
-        return cpu.from_tensors(
-            source.config, tensors, cpu.kinds_of(dtype), torch.get_num_threads()
-        )
+        return cpu.from_tensors(source.config, tensors, dtype, torch.get_num_threads(), tell)
     from gptkit.model.gpt import GPT
 
     try:

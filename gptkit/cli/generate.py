@@ -100,7 +100,13 @@ def generate(
         options.note("the seed has no effect: this chain always takes the best token")
     started = time.perf_counter()
     loaded = assembly.load_model(
-        source, registry, tokenizer=tokenizer, device=device, dtype=dtype, backend=backend
+        source,
+        registry,
+        tokenizer=tokenizer,
+        device=device,
+        dtype=dtype,
+        backend=backend,
+        tell=options.note,
     )
     for line in loaded.notes:
         options.note(line)

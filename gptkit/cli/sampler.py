@@ -82,7 +82,13 @@ def trace(
     source = assembly.open_model(model)
     chain = chain or options.default_chain(source, registry)
     loaded = assembly.load_model(
-        source, registry, tokenizer=tokenizer, device=device, dtype=dtype, backend=backend
+        source,
+        registry,
+        tokenizer=tokenizer,
+        device=device,
+        dtype=dtype,
+        backend=backend,
+        tell=options.note,
     )
     for line in loaded.notes:
         options.note(line)
@@ -185,7 +191,13 @@ def compare(
     sources = _sources(chains, registry)
     source = assembly.open_model(model)
     loaded = assembly.load_model(
-        source, registry, tokenizer=tokenizer, device=device, dtype=dtype, backend=backend
+        source,
+        registry,
+        tokenizer=tokenizer,
+        device=device,
+        dtype=dtype,
+        backend=backend,
+        tell=options.note,
     )
     for line in loaded.notes:
         options.note(line)

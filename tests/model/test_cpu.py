@@ -14,7 +14,9 @@ pytest.importorskip("numba", reason="the kernels need the extra `fast`")
 
 from gptkit.model.cpu import kernels, packing
 from gptkit.model.cpu.cache import PanelCache
-from gptkit.model.cpu.load import from_tensors
+from gptkit.model.cpu.gpt import CpuGPT
+from gptkit.model.cpu.load import packed_weights
+from gptkit.model.cpu.pool import pool
 
 SHAPES = {
     "heads of 16": GPTConfig(vocab_size=96, block_size=200, n_layer=2, n_head=4, n_embd=64),
@@ -61,6 +63,10 @@ def weights_of(config, seed=1):
         for weight in model.parameters():
             weight.mul_(3.0).add_(torch.randn_like(weight), alpha=0.02)
     return {name: value.detach() for name, value in model.state_dict().items()}
+
+
+def model_of(config, weights, kind, n_threads):
+    return CpuGPT(config, *packed_weights(config, weights, kind, kind), pool(n_threads))
 
 
 def unpack(packed):
@@ -143,7 +149,7 @@ MIXED = [
 def test_logits_are_those_of_torch_with_the_rounded_weights(shape, kind):
     config = SHAPES[shape]
     weights = weights_of(config)
-    ours = from_tensors(config, weights, (kind, kind), 2)
+    ours = model_of(config, weights, kind, 2)
     theirs = torch_model(config, weights, kind)
     a = run(ours, config, ours.new_cache(5), MIXED)
     b = run(theirs, config, theirs.new_cache(5), MIXED)
@@ -183,7 +189,7 @@ def test_a_rows_bits_depend_on_no_neighbour_no_slot_and_no_number_of_threads(kin
     lengths = {1: 1, 2: 15, 3: 16, 4: 17, 5: 63, 6: 64, 7: 100, 8: 33, 9: 2, 10: 130, 11: 90}
     found = {}
     for n_threads in (1, 2, 3):
-        model = from_tensors(config, weights, (kind, kind), n_threads)
+        model = model_of(config, weights, kind, n_threads)
         for n in (1, 2, 3, 7, 11):
             for _ in range(2):
                 texts = rng.sample(sorted(lengths), n)
@@ -214,7 +220,7 @@ def test_a_rows_bits_depend_on_no_neighbour_no_slot_and_no_number_of_threads(kin
 @pytest.mark.parametrize("kind", [kernels.F32, kernels.BF16], ids=NAMES.get)
 def test_a_copied_slot_is_as_good_as_a_computed_one(kind):
     config = SHAPES["nothing divides"]
-    model = from_tensors(config, weights_of(config), (kind, kind), 1)
+    model = model_of(config, weights_of(config), kind, 1)
     tokens = ids(5, 100, config)
     for end in (1, 2, 15, 16, 17, 31, 32, 33, 64, 99):
         cache = model.new_cache(2)
@@ -264,7 +270,7 @@ def positions(part, kind, axis, lanes):
 
 def test_states_and_head_apart_give_the_logits_of_a_step():
     config = SHAPES["heads of 16"]
-    model = from_tensors(config, weights_of(config), (kernels.F32, kernels.F32), 2)
+    model = model_of(config, weights_of(config), kernels.F32, 2)
     tokens = ids(3, 21, config)
     spans = [Span(0, 0, 20), Span(None, 0, 1)]
     whole = model.step(tokens, spans, model.new_cache(1), [3, 19])
@@ -275,7 +281,7 @@ def test_states_and_head_apart_give_the_logits_of_a_step():
 
 def test_garbage_of_another_sequence_hurts_nobody():
     config = SHAPES["nothing divides"]
-    model = from_tensors(config, weights_of(config), (kernels.F32, kernels.F32), 1)
+    model = model_of(config, weights_of(config), kernels.F32, 1)
     tokens = ids(3, 30, config)
     clean = model.step(tokens, [Span(0, 0, 30)], model.new_cache(1), [29])
     cache = model.new_cache(2)

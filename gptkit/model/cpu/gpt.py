@@ -72,7 +72,7 @@ class CpuGPT:
     @property
     def nbytes(self) -> int:
         """Bytes of the packed weights."""
-        return sum(matrix.nbytes for matrix in self._packed.values())
+        return sum(matrix.data.nbytes for matrix in self._packed.values())
 
     def new_cache(self, n_slots: int) -> PanelCache:
         """Return an empty cache of `n_slots` sequences, each of up to block_size positions."""
