@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 import termios
 import time
@@ -13,12 +14,43 @@ PATIENCE_S = 30
 
 
 class _Screen(pyte.HistoryScreen):
-    """A screen that answers when it is asked where its cursor is."""
+    """A screen with what pyte has not: answers, faint text (as if it blinked), a second screen."""
 
     send = None
 
     def write_process_input(self, data):
+        """Answer when asked where the cursor is."""
         self.send(data.encode())
+
+    def select_graphic_rendition(self, *attrs, **more):
+        """Note faint text; a 2 in a colour is no attribute, and private ones are none at all."""
+        if more:
+            return
+        out, rest = [], list(attrs)
+        while rest:
+            code = rest.pop(0)
+            if code in (38, 48) and rest:
+                n = {5: 2, 2: 4}.get(rest[0], 0)
+                out += [code, *rest[:n]]
+                del rest[:n]
+            else:
+                out += {2: [5], 22: [22, 25]}.get(code, [code])
+        super().select_graphic_rendition(*out)
+
+    def set_mode(self, *modes, private=False):
+        """Give a program that takes the whole screen a second one."""
+        if private and 1049 in modes:
+            self._first = copy.deepcopy((self.buffer, self.cursor, self.history))
+        super().set_mode(*modes, private=private)
+
+    def reset_mode(self, *modes, private=False):
+        """Return to the first screen."""
+        if private and 1049 in modes and self._first is not None:
+            self.buffer, self.cursor, self.history = self._first
+            self._first = None
+        super().reset_mode(*modes, private=private)
+
+    _first = None
 
 
 class Terminal:
