@@ -25,19 +25,29 @@ if TYPE_CHECKING:
 
     Line = list[tuple[str, str]]
 
-HELP = "←→ token  ↑↓ option  n next unlikely  Enter: go on with it  q leaves"
+HELP = (
+    "←→ token  ↑↓ option  n next unlikely  Enter: go on with it  q leaves",
+    "←→ ↑↓ n  Enter takes  q",
+    "←→ ↑↓ n Enter q",
+)
 BAR = 12
+TOKEN = 14
 WIDE = 90
 """From so many columns on, what the stages did stands beside the options."""
 LEFT = 44
+"""Columns of the options there, which are all that they need."""
+LOW = 12
+"""In a window of fewer lines one is left to the answer; else, at least three."""
 
 # Light grounds with black text: they can be read on light and dark terminals alike.
 COLOURS = ("#b7e4c7", "#d8f3dc", "#fff3b0", "#ffd6a5", "#ffadad", "#e06666")
 STYLE = Style.from_dict(
     {f"p{i}": f"bg:{colour} #000000" for i, colour in enumerate(COLOURS)}
-    | {"here": "reverse bold", "title": "bold", "dim": "ansibrightblack"}
+    | {"here": "reverse bold", "title": "bold", "dim": "dim"}
 )
-PLAIN = Style.from_dict({"here": "reverse bold", "p4": "underline", "p5": "underline bold"})
+PLAIN = Style.from_dict(
+    {"here": "reverse bold", "title": "bold", "p4": "underline", "p5": "underline bold"}
+)
 
 
 def look(session: Session, turn: Turn) -> tuple[int, int] | None:
@@ -62,20 +72,21 @@ def look(session: Session, turn: Turn) -> tuple[int, int] | None:
 
 def draw(probs: Probs, columns: int, lines: int) -> list[Line]:
     """Return the screen, line by line: pieces of text with their styles."""
-    options, trace = _options(probs), _trace(probs)
+    help_ = next((text for text in HELP if get_cwidth(text) <= columns), HELP[-1])
+    foot: list[Line] = [_legend(columns), [("class:dim", help_)]]
+    least = 1 if lines < LOW else 3
+    most = max(lines - len(foot) - 1 - least, 2)
     if columns >= WIDE:
-        lower = _beside(options, trace)
+        lower = _beside(_options(probs, LEFT, most), _trace(probs, columns - LEFT))
     else:
-        lower = [*options, [("", "")], *trace]
-    foot = [_legend(columns), [("class:dim", _cut(HELP, columns).rstrip())]]
-    room = max(lines - len(lower) - len(foot) - 1, 3)
+        lower = [*_options(probs, columns, most), [("", "")], *_trace(probs, columns)]
+    lower = lower[:most]
+    room = max(lines - len(lower) - len(foot) - 1, least)
     answer, here = _answer(probs, columns)
     first = max(0, min(here - room // 2, len(answer) - room))
     shown = answer[first : first + room]
     shown += [[("", "")]] * (room - len(shown))
-    rule = [("class:dim", "─" * columns)]
-    most = max(lines - room - len(foot) - 1, 0)
-    return [*shown, rule, *lower[:most], *foot]
+    return [*shown, [("class:dim", "─" * columns)], *lower, *foot]
 
 
 def _answer(probs: Probs, columns: int) -> tuple[list[Line], int]:
@@ -90,6 +101,10 @@ def _answer(probs: Probs, columns: int) -> tuple[list[Line], int]:
         style = "" if cell.level is None else f"class:p{cell.level}"
         if i == probs.at:
             style, here = "class:here", len(lines) - 1
+        *whole, text = _split(text, columns)
+        for piece in whole:
+            lines[-1].append((style, piece))
+            lines.append([])
         lines[-1].append((style, text))
         used += get_cwidth(text)
         if text.endswith("⏎"):
@@ -98,30 +113,65 @@ def _answer(probs: Probs, columns: int) -> tuple[list[Line], int]:
     return lines, here
 
 
-def _options(probs: Probs) -> list[Line]:
+def _split(text: str, columns: int) -> list[str]:
+    """Break what is wider than a line."""
+    pieces, used = [""], 0
+    for char in text:
+        width = get_cwidth(char)
+        if used + width > columns:
+            pieces.append("")
+            used = 0
+        pieces[-1] += char
+        used += width
+    return pieces
+
+
+def _options(probs: Probs, columns: int, most: int) -> list[Line]:
+    """Return the token looked at, and what might have been: as many as fit, round the pointed."""
     cell = probs.cell
-    p = "was there before" if cell.p is None else f"{cell.p:.1%}"
-    out: list[Line] = [
-        [("class:title", f"token {probs.at + 1} of {len(probs.cells)}  {cell.text!r}  {p}")]
-    ]
-    for i, option in enumerate(cell.options):
+    p = "was there before" if cell.p is None else percent(cell.p)
+    title = f"token {probs.at + 1} of {len(probs.cells)}  {cell.text!r}  {p}"
+    if get_cwidth(title) > columns:
+        title = _cut(f"{probs.at + 1}/{len(probs.cells)} {p} {cell.text!r}", columns)
+    out: list[Line] = [[("class:title", title)]]
+    n = most - 1
+    first = max(0, min(probs.pointed - n // 2, len(cell.options) - n))
+    width = max(4, min(TOKEN, columns - 15))
+    bar = min(BAR, columns - width - 15)
+    for i, option in list(enumerate(cell.options))[first : first + n]:
         mark = "•" if option.token_id == cell.token_id else " "
         style = "class:here" if i == probs.pointed else ""
-        text = f"{mark}{i + 1:>3} {_cut(repr(option.text), 14)} {option.p:6.1%} "
-        out.append([(style, text), ("class:dim", "█" * round(option.p * BAR) or "▏")])
+        text = f"{mark}{i + 1:>3} {_cut(repr(option.text), width)} {percent(option.p):>8}"
+        out.append([(style, text)])
+        if bar > 1:
+            out[-1].append(("class:dim", " " + ("█" * round(option.p * bar) or "▏")))
     return out
 
 
-def _trace(probs: Probs) -> list[Line]:
-    out: list[Line] = [[("class:title", f"{'stage':<18}{'kept':>7}  removed  this token")]]
+def percent(p: float) -> str:
+    """Write a probability so that small ones tell each other apart."""
+    if p >= 0.001:
+        return f"{p:.1%}"
+    return f"{p:.4%}" if p >= 1e-6 else "<0.0001%"
+
+
+def _trace(probs: Probs, columns: int) -> list[Line]:
+    wide = columns >= 42
+    label = 18 if wide else max(4, columns - 14)
+    removed = "  removed  this token" if wide else "  this"
+    out: list[Line] = [[("class:title", f"{_cut('stage', label)}{'kept':>7}{removed}")]]
     trace = probs.trace()
     if isinstance(trace, str):
-        return [*out, [("class:dim", trace)]]
+        return [*out, *([("class:dim", piece)] for piece in _split(trace, columns))]
     for stage in trace:
-        stands = "removed" if stage.rank_after is None else f"#{stage.rank_after}"
-        removed = f"{stage.removed_mass:.3f}" if stage.removed_mass else "-"
-        p = f" {stage.p_after:.3f}" if stage.rank_after is not None else ""
-        row = f"{_cut(stage.label, 18)}{stage.survivors:>7,}  {removed:>7}  {stands}{p}"
+        stands = "out" if stage.rank_after is None else f"#{stage.rank_after}"
+        row = f"{_cut(stage.label, label)}{stage.survivors:>7,}"
+        if wide:
+            removed = f"{stage.removed_mass:.3f}" if stage.removed_mass else "-"
+            p = f" {stage.p_after:.3f}" if stage.rank_after is not None else ""
+            row += f"  {removed:>7}  {'removed' if stands == 'out' else stands}{p}"
+        else:
+            row += f"  {stands}"
         out.append([("", row)])
     return out
 

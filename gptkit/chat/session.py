@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import os
 import re
 import time
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from gptkit.chat.settings import ChatSettings, ChosenTemplate
     from gptkit.decoding.engine import Engine
     from gptkit.decoding.request import Chain, Draft, StageTrace
+    from gptkit.plugin_api import Tokenizer
 
 MAX_MESSAGE_BYTES = 8_000_000
 N_ALTERNATIVES = 10
@@ -208,7 +210,12 @@ class Session:
             raise RequestError("there is no answer to continue")
         if not turn.may_go_on and not turn.edited:
             raise RequestError("the last answer is complete", hint="/retry writes another")
-        yield from self._go_on(turn, self._ids(turn), turn.text)
+        ids, text = self._ids(turn), turn.text
+        whole = _whole_characters(ids, self.model.tokenizer)
+        if whole < len(ids):  # the rest of a character that was cut is written again
+            ids = ids[:whole]
+            text = self.model.tokenizer.decode(ids).removeprefix(self._blank)
+        yield from self._go_on(turn, ids, text)
 
     def choose(self, turn: Turn, n: int, token: int) -> Iterator[SessionEvent]:
         """Put another token in the place of an answer's n-th, from 0, and go on from there."""
@@ -424,6 +431,20 @@ class Session:
     def _told(self, turn: Turn) -> None:
         if self.listener is not None:
             self.listener.said(self, turn)
+
+
+def _whole_characters(ids: Sequence[int], tokenizer: Tokenizer) -> int:
+    """Return how many tokens there are before a character whose bytes are not all there."""
+    n = len(ids)
+    tail = b""
+    while n and len(tail) < 4:  # no character has more bytes
+        tail = tokenizer.token_bytes(ids[n - 1]) + tail
+        n -= 1
+        decoder = codecs.getincrementaldecoder("utf-8")("replace")
+        decoder.decode(tail)
+        if decoder.getstate()[0]:
+            return n
+    return len(ids)
 
 
 def _clean(line: str) -> tuple[str, int]:

@@ -4,9 +4,10 @@ import math
 
 import pytest
 import torch
+from prompt_toolkit.utils import get_cwidth
 
 from gptkit.chat.probs import LEVELS, Cell, Probs, shown
-from gptkit.chat.probs_view import draw
+from gptkit.chat.probs_view import percent, draw
 from tests.chat.talk import say, session, sort
 from tests.fakes import FlatModel, chat_model
 
@@ -144,9 +145,36 @@ def test_the_screen_fits_and_has_the_token_on_it(columns, lines):
         probs.move(1)
 
 
-def test_wide_characters_count_double_where_lines_break():
-    from prompt_toolkit.utils import get_cwidth
+@pytest.mark.parametrize("lines", [8, 12, 24])
+@pytest.mark.parametrize("columns", [20, 41, 80])
+def test_in_a_small_window_the_option_pointed_to_is_there_with_its_probability(columns, lines):
+    probs = last(talk_with_an_answer())
+    for i in range(len(probs.cell.options)):
+        probs.pointed = i
+        screen = draw(probs, columns, lines)
+        assert max(map(get_cwidth, texts(screen)[:-2])) <= columns
+        (row,) = [
+            line
+            for line, text in zip(screen, texts(screen), strict=True)
+            if line[0][0] == "class:here" and "%" in text
+        ]
+        assert row[0][1].split()[0].lstrip("•") == str(i + 1) or row[0][1].split()[1] == str(i + 1)
 
+
+@pytest.mark.parametrize(
+    ("p", "said"), [(1.0, "100.0%"), (0.0012, "0.1%"), (2e-5, "0.0020%"), (1e-9, "<0.0001%")]
+)
+def test_small_probabilities_tell_each_other_apart(p, said):
+    assert percent(p) == said
+
+
+def test_a_token_wider_than_the_window_goes_over_several_lines():
+    probs = last(talk_with_an_answer())
+    probs.cells = [Cell(0, "x" * 25, 0.5, ()), Cell(1, "y", 0.5, ())]
+    assert texts(draw(probs, 10, 24))[:3] == ["x" * 10, "x" * 10, "xxxxxy"]
+
+
+def test_wide_characters_count_double_where_lines_break():
     probs = last(talk_with_an_answer())
     probs.cells = [Cell(i, "漢字", 0.5, ()) for i in range(9)]
     screen = draw(probs, 10, 24)

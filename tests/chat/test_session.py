@@ -152,6 +152,14 @@ def test_interrupt_before_the_first_token_takes_the_message_back():
     assert say(talk, "hi").text == "one"
 
 
+@pytest.mark.parametrize("n", range(1, 12))
+def test_a_character_that_was_cut_is_whole_when_the_answer_goes_on(n):
+    talk = session(["ä漢😀é."])
+    stop_after(talk, "hi", n)
+    assert say(talk, "/continue").text == "ä漢😀é."
+    assert texts(talk)[-1] == ("assistant", "ä漢😀é.")
+
+
 def test_a_listener_that_goes_away_leaves_the_half_answer():
     talk = session(["hello"])
     events = talk.handle("hi")
