@@ -41,7 +41,7 @@ def run(
     ] = None,
     batch_size: Annotated[
         int | None,
-        typer.Option(metavar="N", min=1, max=4096, help="Rows that are computed together."),
+        typer.Option(metavar="N", min=1, max=4096, help="Answers that are computed together."),
     ] = None,
     restart: Annotated[
         bool, typer.Option("--restart", help="Begin anew; an older journal is renamed.")

@@ -88,7 +88,7 @@ class JobSettings(Settings):
     csv_safe: bool = Field(
         False, description="in CSV, put ' before text that a spreadsheet would run as a formula"
     )
-    batch_size: int = Field(16, ge=1, le=4096, description="rows that are computed together")
+    batch_size: int = Field(16, ge=1, le=4096, description="answers that are computed together")
 
     @field_validator("encoding")
     @classmethod

@@ -10,6 +10,7 @@ from gptkit.decoding.noise import row_seed
 from gptkit.errors import ConfigError, GptkitError
 from gptkit.jobs import matrix
 from gptkit.jobs.preflight import Given, prepare
+from gptkit.jobs.run import run
 from gptkit.plugin_host import registry
 from tests.jobs.workshop import save_tiny
 
@@ -203,3 +204,44 @@ def test_labels_count_the_last_axis_first():
     found = [(label["model"], label["seed"]) for label in matrix.labels(axes)]
     assert found == [("a", "1"), ("a", "2"), ("b", "1"), ("b", "2")]
     assert list(matrix.labels({})) == [{}]
+
+
+# A whole run ----------------------------------------------------------------------------------
+
+
+def test_a_row_s_lines_stand_together_cell_by_cell(workshop, plugins, tmp_path_factory):
+    other = save_tiny(tmp_path_factory.mktemp("models") / "other", seed=2)
+    rows = [{"id": f"r{i}", "text": "x" * i} for i in range(5)]
+    models = f"{{one: {workshop.model}, two: {other}}}"
+    path = workshop.job(
+        rows=rows,
+        model=None,
+        sampling="{chain: [temperature: 0.9]}",
+        matrix=f"{{model: {models}, seed: [1, 2]}}",
+    )
+    job = prepare(path, plugins, Given(batch_size=2))
+    loaded = []
+
+    def load(source):
+        loaded.append(source.path.name)
+        return assembly.load_model(source, plugins, device="cpu")
+
+    list(run(job, load))
+    out = workshop.out()
+    cells = [{"model": model, "seed": seed} for model in ("one", "two") for seed in "12"]
+    assert [(row["id"], row["cell"]) for row in out] == [
+        (row["id"], cell) for row in rows for cell in cells
+    ]
+    assert loaded == ["tiny", "other"]
+    for row in out:
+        assert row["seed"] == row_seed(int(row["cell"]["seed"]), row["id"])
+    for i in range(5):
+        one, other, *_ = (row["text"] for row in out[4 * i :])
+        assert one != other
+
+
+def test_answers_that_would_all_be_the_same_are_told(workshop, plugins):
+    path = workshop.job(rows=ROWS, sampling=None, n="3", matrix="{sampler: {cold: [greedy]}}")
+    said = "n is 3, but the chain is greedy: a row's answers are all the same"
+    assert said in prepare(path, plugins).notes
+    assert not prepare(path, plugins, assignments=["n=1"]).notes
