@@ -28,15 +28,12 @@ WIDTH = 13
 def dry_run(job: Job, tokenizer: str | None, *, as_json: bool) -> None:
     """Print what a job would do; `tokenizer` is what --tokenizer says."""
     from gptkit.jobs.estimate import estimate
-    from gptkit.jobs.rows import read_rows
 
     for line in job.notes:
         options.note(line)
     tokenizers = _Tokenizers(job, tokenizer)
     with display() as show:
-        found = estimate(
-            job, read_rows(job.inputs), tokenizers.of, lambda n, of: show("looking", n, of)
-        )
+        found = estimate(job, job.inputs, tokenizers.of, lambda n, of: show("looking", n, of))
     if as_json:
         print(json.dumps(_record(job, found, tokenizers), ensure_ascii=False))
     else:

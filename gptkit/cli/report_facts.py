@@ -14,7 +14,7 @@ def facts(manifest: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     """Yield name and text of what readers ask first."""
     cells = [cell for cell in _list(_at(manifest, "fingerprint", "cells"))]
     yield from _said("job", _at(manifest, "job", "file"))
-    yield from _said("input", _at(manifest, "inputs", "file"))
+    yield from _said("input", _files(_list(_at(manifest, "inputs", "files"))))
     yield from _by_cell("model", [_model(cell) for cell in cells], cells)
     yield from _by_cell("sampling", [_chain(_at(cell, "chain")) for cell in cells], cells)
     yield from _by_cell("seed", [_text(_at(cell, "seed")) for cell in cells], cells)
@@ -39,6 +39,11 @@ def flat(value: Any, path: str = "") -> Iterator[tuple[str, str]]:
         yield path, ", ".join(map(str, value))
     else:
         yield path, str(value)
+
+
+def _files(paths: list[Any]) -> str:
+    more = f" and {len(paths) - 1:,} more" if len(paths) > 1 else ""
+    return _text(paths[0]) + more if paths else ""
 
 
 def _model(cell: Any) -> str:

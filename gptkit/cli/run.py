@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from contextlib import closing
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -30,9 +29,13 @@ def run(
         str | None,
         typer.Argument(metavar="JOB.yaml", help="A job file, or the name of a bundled job."),
     ] = None,
-    input_: Annotated[
-        Path | None,
-        typer.Option("--input", metavar="FILE", help="Rows to read, instead of the job's own."),
+    inputs: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--input",
+            metavar="FILE",
+            help="Rows to read, instead of the job's own: a file, a pattern, a folder; repeat it.",
+        ),
     ] = None,
     output: options.Output = None,
     assignments: Annotated[
@@ -45,6 +48,12 @@ def run(
     ] = None,
     restart: Annotated[
         bool, typer.Option("--restart", help="Begin anew; an older journal is renamed.")
+    ] = False,
+    no_resume: Annotated[
+        bool,
+        typer.Option(
+            "--no-resume", help="Begin anew and keep no journal: rows may come through a pipe."
+        ),
     ] = False,
     retry_errors: Annotated[
         bool,
@@ -116,6 +125,11 @@ def run(
         raise ConfigError(
             "--verify computes nothing anew", hint="leave --restart and --retry-errors out"
         )
+    if no_resume and (restart or retry_errors):
+        raise ConfigError(
+            "--no-resume begins anew and keeps nothing to go on with",
+            hint="leave --restart and --retry-errors out",
+        )
     registry = options.load_registry()
     if as_schema:
         from gptkit.jobs.schema import schema
@@ -126,7 +140,7 @@ def run(
     whole, items = chain_source.given(stages or (), preset, registry)
     given = Given(
         model=model,
-        inputs=input_,
+        inputs=tuple(inputs or ()),
         outputs=output,
         whole_chain=whole,
         stages=tuple(items),
@@ -137,11 +151,13 @@ def run(
         batch_size=batch_size,
         on_overflow=on_overflow,
         restart=restart,
+        no_resume=no_resume,
     )
     checked = prepare(path, registry, given, assignments or ())
 
     how = How(
         restart=restart,
+        no_resume=no_resume,
         retry_errors=retry_errors,
         tokenizer=tokenizer,
         device=device,
@@ -177,7 +193,7 @@ def _show(job: Job, load: Callable[[Checkpoint], assembly.Model], how: How, as_j
 
     for line in job.notes:
         options.note(line)
-    with orderly() as stop, View(job) as view:
+    with orderly() as stop, View(job, may_go_on=not how.no_resume) as view:
         try:
             with closing(jobs.run(job, load, how)) as events:
                 for event in events:

@@ -25,8 +25,8 @@ MAX_STAGE = 60
 class View:
     """Shows the events of a job; used as a context, which takes the bar away."""
 
-    def __init__(self, job: Job) -> None:
-        self.job = job
+    def __init__(self, job: Job, *, may_go_on: bool = True) -> None:
+        self.job, self.may_go_on = job, may_go_on
         self.progress = Progress(job.scan.n_rows * len(job.cells))
         self.was_there = False
         self._start = time.perf_counter()
@@ -83,7 +83,8 @@ class View:
         """Say how far a job is that was stopped."""
         self._stack.close()
         done, n = self.progress.n_done, self.progress.n_rows
-        options.say(f"stopped at {done:,}/{n:,} rows; run the same command to continue")
+        then = "run the same command to continue" if self.may_go_on else "nothing was written"
+        options.say(f"stopped at {done:,}/{n:,} rows; {then}")
 
     def say_end(self) -> None:
         """Say what came of the job."""

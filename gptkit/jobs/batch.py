@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from gptkit import assembly
 from gptkit.decoding.request import Request, resolve_stops
 from gptkit.errors import ConfigError, GptkitError, PluginError, ResourceError
-from gptkit.jobs.fields import BadRow
+from gptkit.jobs.fields import BadRow, kept
 from gptkit.jobs.prompts import n_shared, prompt
 from gptkit.jobs.rows import Fault
 from gptkit.text import prompting
@@ -319,7 +319,8 @@ class Batch:
     def _head(self, row: Row) -> dict[str, Any]:
         """Return what tells a line of output from all others."""
         cell = {"cell": dict(self.cell.label)} if self.cell.label else {}
-        return {"index": row.index, "id": row.id, **cell}
+        fields = {"fields": kept(row, self.job.keep)} if self.job.keep and not row.fault else {}
+        return {"index": row.index, "id": row.id, **cell, **fields}
 
     def _fail(self, row: Row, error: Exception) -> None:
         """End a row, all its answers, with an error; or end the job, where `on_error` says so."""

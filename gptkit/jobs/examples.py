@@ -1,4 +1,4 @@
-"""The examples that a job may choose from: in its file, or in a JSONL file beside it."""
+"""The examples that a job may choose from: in its file, or in a file of rows beside it."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from gptkit.errors import ConfigError, GptkitError
 from gptkit.jobs.fields import texts
-from gptkit.jobs.rows import JSONL, check_input, read_rows
+from gptkit.jobs.readers import Inputs, open_inputs
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -18,9 +18,9 @@ if TYPE_CHECKING:
     from gptkit.plugin_api import Template
 
 
-def examples_path(settings: JobSettings, folder: Path) -> Path | None:
-    """Return the file that the examples stand in, if they do not stand in the job file."""
-    return folder / settings.examples if isinstance(settings.examples, str) else None
+def examples_files(settings: JobSettings, folder: Path) -> tuple[Path, ...]:
+    """Return the files that the examples stand in, if they do not stand in the job file."""
+    return _open(settings.examples, folder).files if isinstance(settings.examples, str) else ()
 
 
 def read_examples(
@@ -35,13 +35,10 @@ def read_examples(
     Raise ConfigError for one that is wrong, and where there are fewer than `k`. Where the first k
     serve, no more are read.
     """
-    path = examples_path(settings, folder)
-    if path is not None:
-        check_input(path)
-        if path.suffix.lower() not in JSONL:
-            raise ConfigError(f"examples: {path.name} is no JSONL file")
-    given = _of_file(path) if path is not None else _of_document(settings, document)
-    if path is None:
+    if isinstance(settings.examples, str):
+        given = _of_rows(_open(settings.examples, folder))
+    else:
+        given = _of_document(settings, document)
         columns = {}  # the names of a file are the data's, those of the job file the template's
     k = settings.k if isinstance(settings.k, int) else None
     made = []
@@ -56,6 +53,10 @@ def read_examples(
     return tuple(made)
 
 
+def _open(name: str, folder: Path) -> Inputs:
+    return open_inputs(name, folder, key="examples")
+
+
 def _of_document(
     settings: JobSettings, document: Document
 ) -> Iterator[tuple[str, Mapping[str, Any]]]:
@@ -64,8 +65,9 @@ def _of_document(
             yield document.where(("examples", i)), fields
 
 
-def _of_file(path: Path) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    for row in read_rows(path):
+def _of_rows(rows: Inputs) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    for row in rows:
+        where = f"{row.file}:{row.line}"
         if row.fault is not None:
-            raise ConfigError(f"{path}:{row.line}: {row.fault.message}")
-        yield f"{path}:{row.line}", row.fields
+            raise ConfigError(f"{where}: {row.fault.message}")
+        yield where, row.fields

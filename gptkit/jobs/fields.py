@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from base64 import b64encode
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +12,8 @@ from gptkit.jobs.rows import json_kind
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
+
+    from gptkit.jobs.rows import Row
 
 
 class BadRow(RequestError):
@@ -42,3 +45,21 @@ def texts(
             raise BadRow("invalid_field", f"field '{column}' is {json_kind(value)}, not text")
         made[name] = value
     return made
+
+
+def kept(row: Row, names: Iterable[str]) -> dict[str, Any]:
+    """Return the fields of a row that go into the output: null for one that it has not.
+
+    Bytes, which Parquet may have, are written in base 64.
+    """
+    return {name: _written(row.fields.get(name)) for name in names}
+
+
+def _written(value: Any) -> Any:
+    if isinstance(value, bytes):
+        return b64encode(value).decode()
+    if isinstance(value, dict):
+        return {name: _written(one) for name, one in value.items()}
+    if isinstance(value, list):
+        return [_written(one) for one in value]
+    return value

@@ -44,6 +44,7 @@ def fingerprint(job: Job, tokenizer: str | None = None) -> Fingerprint:
         "n": job.n,
         "logprobs": job.logprobs,
         "on_overflow": job.on_overflow,
+        "keep": list(job.keep),
         "plugins": _plugins(job, tokenizer),
         "cells": [
             {

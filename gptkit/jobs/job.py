@@ -14,7 +14,8 @@ if TYPE_CHECKING:
     from gptkit.checkpoints.checkpoint import Checkpoint
     from gptkit.decoding.method import Method
     from gptkit.decoding.request import Chain
-    from gptkit.jobs.rows import Scan
+    from gptkit.jobs.readers import Inputs
+    from gptkit.jobs.scan import Scan
     from gptkit.jobs.selection import Examples
     from gptkit.jobs.spec import Task
     from gptkit.plugin_api import Template
@@ -62,7 +63,7 @@ class Job:
     path: Path
     settings: Mapping[str, Any]
     cells: tuple[Cell, ...]
-    inputs: Path
+    inputs: Inputs
     outputs: Path
     task: Task
     n: int
@@ -70,6 +71,7 @@ class Job:
     on_overflow: str
     on_error: str
     csv_safe: bool
+    keep: tuple[str, ...]
     batch_size: int
     drawn_seed: int | None
     """The seed, where nobody gave one."""

@@ -22,12 +22,14 @@ from gptkit.decoding.request import (
 )
 from gptkit.errors import ConfigError, did_you_mean
 from gptkit.jobs import matrix, score
-from gptkit.jobs.examples import examples_path
+from gptkit.jobs.examples import examples_files
 from gptkit.jobs.job import Cell, Job
+from gptkit.jobs.readers import open_inputs
 from gptkit.jobs.resume import drawn_seed
-from gptkit.jobs.rows import Scan, check_input, check_output, scan
+from gptkit.jobs.scan import scan
 from gptkit.jobs.spec import JobSettings
 from gptkit.jobs.templates import read_templates
+from gptkit.jobs.writers import check_output
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -36,6 +38,8 @@ if TYPE_CHECKING:
     from gptkit.config import Document
     from gptkit.decoding.chain_source import ChainSource
     from gptkit.decoding.request import Chain, Item
+    from gptkit.jobs.readers import Inputs
+    from gptkit.jobs.scan import Scan
     from gptkit.plugin_host import Registry
 
 
@@ -49,11 +53,11 @@ class Given:
 
     `stages` change stages of the file's chain, or of a `whole_chain` instead of it, in their place
     or join it; `shorthands` change them. The strings of `stop` join those of the file, everything
-    else in it replaces.
+    else in it replaces. `no_resume` allows inputs that can be read only once.
     """
 
     model: str | None = None
-    inputs: Path | None = None
+    inputs: tuple[str, ...] = ()
     outputs: Path | None = None
     whole_chain: ChainSource | None = None
     stages: tuple[Item, ...] = ()
@@ -64,6 +68,7 @@ class Given:
     batch_size: int | None = None
     on_overflow: str | None = None
     restart: bool = False
+    no_resume: bool = False
 
     @property
     def axes(self) -> dict[str, str]:
@@ -109,13 +114,16 @@ def prepare(
     scores = settings.task == "score"
     if scores:
         score.check(document, given.writing, [one.template for one in templates.values()])
-    inputs = given.inputs or _one_input(settings, document, path.parent)
+    inputs = open_inputs(
+        given.inputs or settings.inputs,
+        Path() if given.inputs else path.parent,
+        encoding=settings.encoding,
+        spool=given.no_resume,
+    )
     outputs = given.outputs or Path(settings.outputs)
-    apart = examples_path(settings, path.parent)
-    check_input(inputs)
-    check_output(outputs, [path, inputs, *([apart] if apart else [])])
+    check_output(outputs, [path, *inputs.files, *examples_files(settings, path.parent)])
     names = {name for one in templates.values() for name in one.names(with_output=scores)}
-    found = _scan(inputs, names, settings)
+    inputs, found = _scan(inputs, names, settings, document)
     models = _models(settings, document, axes.get("model"), given, path.parent)
     rooms = {
         name: source.config.block_size if scores else _room(stop, source, registry)
@@ -123,7 +131,7 @@ def prepare(
     }
     drawn = None
     if axes.get("seed") is None and given.seed is None and settings.sampling.seed is None:
-        drawn = _drawn_seed(outputs, restart=given.restart)
+        drawn = _drawn_seed(outputs, restart=given.restart or given.no_resume)
     seeds = _seeds(settings, axes.get("seed"), given, drawn)
     notes = [*document.notes, *(note for _, note in chains.values() if note)]
     cells = []
@@ -164,6 +172,7 @@ def prepare(
         on_overflow=given.on_overflow or settings.on_overflow,
         on_error=settings.on_error,
         csv_safe=settings.csv_safe,
+        keep=tuple(dict.fromkeys(settings.keep)),
         batch_size=given.batch_size or settings.batch_size,
         drawn_seed=drawn,
         scan=found,
@@ -300,17 +309,19 @@ def _room(stop: Mapping[str, Any], source: Checkpoint, registry: Registry) -> in
             f"{source.path.name}, {context:,}",
             hint="ask for fewer",
         )
+    assembly.check_stops(stops, source.config, "max_new_tokens")
     return context - new
 
 
-def _one_input(settings: JobSettings, document: Document, folder: Path) -> Path:
-    if not isinstance(settings.inputs, str):
-        raise ConfigError(f"{document.where(('inputs',))}: several inputs can't be read yet")
-    return folder / settings.inputs
-
-
-def _scan(inputs: Path, names: set[str], settings: JobSettings) -> Scan:
-    found = scan(inputs, names, refuse_bad=settings.on_bad_row == "refuse")
+def _scan(
+    inputs: Inputs, names: set[str], settings: JobSettings, document: Document
+) -> tuple[Inputs, Scan]:
+    inputs, found = scan(
+        inputs,
+        names | set(settings.keep),
+        refuse_bad=settings.on_bad_row == "refuse",
+        allow_duplicates=settings.ids == "allow_duplicates",
+    )
     missing = sorted(names - found.seen)
     if missing and found.fields:
         raise ConfigError(
@@ -319,4 +330,11 @@ def _scan(inputs: Path, names: set[str], settings: JobSettings) -> Scan:
             hint=did_you_mean(missing[0], found.fields)
             or "name the input's own: `fields: {TEMPLATE_FIELD: INPUT_FIELD}`",
         )
-    return found
+    for i, name in enumerate(settings.keep):
+        if name not in found.seen and found.fields:
+            raise ConfigError(
+                f"{document.where(('keep', i))}: no row has a field '{name}'; "
+                f"input has: {', '.join(found.fields[:10])}",
+                hint=did_you_mean(name, found.fields),
+            )
+    return inputs, found

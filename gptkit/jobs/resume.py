@@ -86,7 +86,7 @@ def _finished(
 
     Raise ResumeRefused where an output is there that this job may not replace.
     """
-    if how.restart or not files.output.exists():
+    if how.restart or how.no_resume or not files.output.exists():
         return None
     said = manifest.read(files.manifest)
     other = differences(said["fingerprint"], print) if said else []

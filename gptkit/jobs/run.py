@@ -24,12 +24,13 @@ from gptkit.jobs.fingerprint import fingerprint
 from gptkit.jobs.journal import Journal
 from gptkit.jobs.lock import hold
 from gptkit.jobs.resume import find, written
-from gptkit.jobs.rows import RowWriter, read_rows
 from gptkit.jobs.runtime import How
 from gptkit.jobs.score import batch_of
+from gptkit.jobs.writers import columns, write_rows
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterator, Mapping
+    from pathlib import Path
 
     from gptkit.assembly import Model
     from gptkit.checkpoints.checkpoint import Checkpoint
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
     from gptkit.jobs.events import Event
     from gptkit.jobs.job import Job
     from gptkit.jobs.rows import Row
+    from gptkit.jobs.writers import Column
 
 BYTES_PER_TOKEN, BYTES_PER_ROW = 4, 300
 BYTES_PER_LOGPROB = 45
@@ -84,7 +86,7 @@ class _Run:
     def run(self) -> Iterator[Event]:
         """Yield what happens, to the end."""
         with _writing(self.files):
-            aside = self.files.set_aside() if self.how.restart else None
+            aside = self._set_aside()
             before = find(self.job, self.files, self.fingerprint, self.how)
         if aside is not None:
             yield Note(f"what was there is {aside.name} now")
@@ -103,11 +105,19 @@ class _Run:
         self._write()
         yield Finished()
 
+    def _set_aside(self) -> Path | None:
+        """Give what is there another name, where this run is not to go on with it."""
+        if self.how.no_resume:
+            aside = self.files.set_aside() if self.files.journal.exists() else None
+            self.stack.callback(self.files.journal.unlink, missing_ok=True)
+            return aside
+        return self.files.set_aside() if self.how.restart else None
+
     def _resume(self, journal: Journal) -> Resumed:
         """Find what is done in the journal of an earlier run."""
         with _writing(self.files):
             damage = journal.repair()
-        rows = read_rows(self.job.inputs)
+        rows = self.job.inputs
         self.counts = match(journal, rows, self.done, retry_errors=self.how.retry_errors)
         self.n_resumed = self.done.n_done
         return Resumed(
@@ -195,7 +205,7 @@ class _Run:
     def _left(self, cell: int) -> Iterator[Row]:
         """Yield the rows that a cell has to compute; raise where the input has others by now."""
         n = 0
-        for row in read_rows(self.job.inputs):
+        for row in self.job.inputs:
             n += 1
             if n > self.done.n_rows:
                 break
@@ -216,12 +226,16 @@ class _Run:
             record["may_retry"] = True
         if result.is_shortened:
             record["shortened"] = True
-        with _writing(self.files, self.done):
+        with _writing(self.files, self._safe()):
             place = journal.add({**record, "row": output})
         self.done.add(row.index, cell, place)
         self.counts.add(error["type"] if error else None, result.may_retry, result.is_shortened)
         self.prompt_tokens += result.prompt_tokens
         self.n_reused += result.n_reused
+
+    def _safe(self) -> Done | None:
+        """Return the rows that outlast this run."""
+        return None if self.how.no_resume else self.done
 
     def _progress(self) -> Progress:
         return Progress(
@@ -242,13 +256,15 @@ class _Run:
 
         The manifest of an older output goes first: an output without one is written again.
         """
-        with _writing(self.files, self.done):
+        with _writing(self.files, self._safe()):
             self.files.manifest.unlink(missing_ok=True)
-            with RowWriter(self.files.output) as out:
-                if self.journal is not None:  # else there are no rows
-                    for row in self._outputs(self.journal):
-                        out.write(row)
+            rows = self._outputs(self.journal) if self.journal is not None else ()
+            write_rows(self.files.output, rows, self._columns(), csv_safe=self.job.csv_safe)
             manifest.write(self.files.manifest, self._manifest())
+
+    def _columns(self) -> tuple[Column, ...]:
+        job = self.job
+        return columns(job.task, job.n, job.logprobs, job.cells[0].label, job.keep)
 
     def _outputs(self, journal: Journal) -> Iterator[dict[str, Any]]:
         """Yield the lines of the output: row by row, for each row its cells."""
@@ -262,7 +278,7 @@ class _Run:
         return {
             "gptkit": __version__,
             "job": {"file": str(job.path), "settings": job.settings},
-            "inputs": {"file": str(job.inputs), "rows": job.scan.n_rows},
+            "inputs": {"files": list(map(str, job.inputs.files)), "rows": job.scan.n_rows},
             "output": manifest.describe(self.files.output),
             "written": written(job),
             "rows": {

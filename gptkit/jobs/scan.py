@@ -52,13 +52,10 @@ def scan(
         hashes.append(key_hash(row.key))
         digest.update(f"{row.key}\0{row.digest}\n".encode())
     found = Scan(len(hashes), frozenset(wanted) - missing, first, digest.hexdigest())
-    pairs = _pairs(hashes)
-    if not pairs:
-        return inputs, found
-    if allow_duplicates:
-        return _numbered(inputs, frozenset(hashes[later] for _, later in pairs)), found
-    for earlier, later in pairs:
-        _check_pair(inputs, earlier, later, "give each row an id of its own, or leave ids out")
+    twice = _Twice(hashes)
+    if allow_duplicates and twice.hashes:
+        return _numbered(inputs, frozenset(twice.hashes)), found
+    twice.refuse(inputs, hint="give each row an id of its own, or leave ids out")
     return inputs, found
 
 
@@ -74,25 +71,32 @@ def _bad(row: Row) -> ConfigError:
 # Keys -----------------------------------------------------------------------------------------
 
 
-def _pairs(hashes: array[int]) -> list[tuple[int, int]]:
-    """Return the numbers of rows whose hash an earlier row has, each with that row's, in order."""
-    import numpy as np
+class _Twice:
+    """The rows whose hash an earlier row has, by their numbers."""
 
-    values = np.frombuffer(hashes, np.uint64) if hashes else np.zeros(0, np.uint64)
-    order = np.argsort(values, kind="stable")
-    again = np.flatnonzero(values[order[1:]] == values[order[:-1]])
-    pairs = ((int(order[i]), int(order[i + 1])) for i in again)
-    return sorted(pairs, key=lambda pair: pair[1])
+    def __init__(self, hashes: array[int]) -> None:
+        import numpy as np
+
+        values = np.array(hashes, np.uint64)
+        self._order = np.argsort(values, kind="stable")
+        values = values[self._order]
+        self._later = np.flatnonzero(values[1:] == values[:-1]) + 1
+        self._first = np.searchsorted(values, values[self._later])
+        self.hashes = [int(one) for one in values[self._later]]
+
+    def refuse(self, inputs: Inputs, hint: str) -> None:
+        """Raise ConfigError for the first row whose key, and not only the hash, is given twice."""
+        for i in self._order[self._later].argsort():
+            later = self._later[i]
+            for earlier in range(self._first[i], later):
+                _check_pair(inputs, int(self._order[earlier]), int(self._order[later]), hint)
 
 
 def _numbered(inputs: Inputs, repeated: frozenset[int]) -> Inputs:
     """Return inputs whose repeated keys have numbers; raise ConfigError if those clash with ids."""
     numbered = replace(inputs, repeated=repeated)
-    hashes = array("Q", (key_hash(row.key) for row in numbered))
-    for earlier, later in _pairs(hashes):
-        _check_pair(
-            numbered, earlier, later, "an id that repeats is known as ID#2: rename that one"
-        )
+    twice = _Twice(array("Q", (key_hash(row.key) for row in numbered)))
+    twice.refuse(numbered, hint="an id that repeats is known as ID#2: rename that one")
     return numbered
 
 

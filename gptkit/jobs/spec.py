@@ -61,6 +61,7 @@ class JobSettings(Settings):
     )
     outputs: str = Field(min_length=1, description="file to write, from the working directory")
     fields: dict[str, str] = Field({}, description="template field: name that the rows have")
+    keep: Items[Name] = Field((), description="fields of the input to copy into the output")
     ids: Literal["unique", "allow_duplicates"] = Field(
         "unique", description="whether two rows may have one id"
     )

@@ -16,8 +16,8 @@ from gptkit.jobs import manifest, runtime
 from gptkit.jobs.events import Note
 from gptkit.jobs.files import Files, shown
 from gptkit.jobs.fingerprint import differences, fingerprint
+from gptkit.jobs.readers import read_rows
 from gptkit.jobs.resume import written
-from gptkit.jobs.rows import read_rows
 from gptkit.jobs.score import batch_of
 
 if TYPE_CHECKING:
@@ -154,7 +154,7 @@ def _lines(job: Job, indices: Iterable[int]) -> dict[tuple[int, int], Line]:
 
 def _rows(job: Job, indices: Iterable[int]) -> list[Row]:
     wanted = set(indices)
-    return [row for row in read_rows(job.inputs) if row.index in wanted]
+    return [row for row in job.inputs if row.index in wanted]
 
 
 def _compared(row: Row, cell: Cell, there: Line | None, again: Line) -> Compared:

@@ -12,7 +12,6 @@ from gptkit.errors import ContextOverflow, NonFiniteLogits, PluginError, Resourc
 from gptkit.jobs.batch import AHEAD, Batch, fault_of
 from gptkit.jobs.fields import BadRow
 from gptkit.jobs.preflight import Given, prepare
-from gptkit.jobs.rows import read_rows
 from gptkit.plugin_host import registry
 
 
@@ -36,7 +35,7 @@ def batch(workshop, plugins):
 
 def outputs(batch):
     """Run a batch to its end; return the lines of output by index."""
-    steps = list(batch.run(read_rows(batch.job.inputs)))
+    steps = list(batch.run(batch.job.inputs))
     return {r.row.index: r.output for step in steps for r in step.results}
 
 
@@ -64,7 +63,7 @@ def test_rows_are_read_ahead_only_in_bounds(batch):
     read = []
 
     def counted():
-        for row in read_rows(made.job.inputs):
+        for row in made.job.inputs:
             read.append(row.index)
             yield row
 
@@ -143,7 +142,7 @@ def test_only_errors_of_computing_may_be_retried(batch):
         return replace(model, forward=Cramped(model.forward, lambda spans: False, MemoryError()))
 
     made = batch(given, cramp, batch_size=1)
-    results = [r for step in made.run(read_rows(made.job.inputs)) for r in step.results]
+    results = [r for step in made.run(made.job.inputs) for r in step.results]
     assert {r.row.index: r.may_retry for r in results} == {0: False, 1: False, 2: False, 3: True}
 
 

@@ -11,7 +11,7 @@ import pytest
 from gptkit import assembly
 from gptkit.jobs.preflight import Given, prepare
 from gptkit.jobs.prompts import prompt
-from gptkit.jobs.rows import Row, read_rows
+from gptkit.jobs.rows import Row
 from gptkit.jobs.score import batch_of
 from gptkit.jobs.spec import bundled_jobs
 from gptkit.plugin_host import registry
@@ -56,7 +56,7 @@ def ran(tmp_path, monkeypatch, mini, name):
     monkeypatch.chdir(tmp_path)
     job = prepare(bundled_jobs()[name], registry())
     (cell,) = job.cells
-    steps = batch_of(job, cell, mini).run(read_rows(job.inputs))
+    steps = batch_of(job, cell, mini).run(job.inputs)
     found = {result.row.index: result.output for step in steps for result in step.results}
     assert not any("error" in output for output in found.values())
     return [found[i] for i in range(job.scan.n_rows)]
@@ -72,7 +72,7 @@ def test_there_is_a_job_for_each_task():
 def test_a_bundled_job_renders_each_of_its_rows(job, name):
     assert 10 <= job.scan.n_rows <= 20
     assert job.cells[0].source.path.name != "mini"  # what it says can be replaced
-    for row in read_rows(job.inputs):
+    for row in job.inputs:
         assert row.fault is None
         assert row.id is not None
         cell = replace(job.cells[0], room=100_000)

@@ -16,7 +16,6 @@ from gptkit.jobs.batch import Batch
 from gptkit.jobs.estimate import estimate
 from gptkit.jobs.preflight import Given, prepare
 from gptkit.jobs.prompts import SHARE_FROM
-from gptkit.jobs.rows import read_rows
 from gptkit.plugin_host import registry
 
 EXAMPLES = '[{text: "one one one one one", answer: "111111"}, {text: "two", answer: "2"}]'
@@ -40,7 +39,7 @@ def look(workshop, plugins):
         def tokenizer(source):
             return own.setdefault(id(source), assembly.open_tokenizer(source, plugins)[0])
 
-        return job, estimate(job, read_rows(job.inputs), tokenizer)
+        return job, estimate(job, job.inputs, tokenizer)
 
     return run
 
@@ -74,7 +73,7 @@ def test_a_batch_prefills_what_is_estimated(look, n, examples, monkeypatch):
         return real(ids, spans, cache, wanted)
 
     monkeypatch.setattr(model.forward, "step", counted)
-    results = [r for step in batch.run(read_rows(job.inputs)) for r in step.results]
+    results = [r for step in batch.run(job.inputs) for r in step.results]
     samples = [one for r in results for one in r.output.get("samples", [r.output])]
     decoded = sum(sample["new_tokens"] - 1 for sample in samples)
     assert decoded <= one.new_tokens

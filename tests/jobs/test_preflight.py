@@ -35,7 +35,7 @@ def test_a_job_is_read_whole(workshop, plugins):
         128 - 12,
         2,
     )
-    assert job.inputs == workshop.folder / "in.jsonl"
+    assert job.inputs.files == (workshop.folder / "in.jsonl",)
     assert job.outputs == Path("out.jsonl")
     assert job.cells[0].source.path == workshop.model
 
@@ -46,7 +46,7 @@ def test_inputs_are_found_beside_the_job_and_outputs_here(workshop, plugins, mon
     elsewhere.mkdir()
     monkeypatch.chdir(elsewhere)
     job = prepare(path, plugins)
-    assert job.inputs == workshop.folder / "in.jsonl"
+    assert job.inputs.files == (workshop.folder / "in.jsonl",)
     assert job.outputs.resolve() == elsewhere / "out.jsonl"
 
 
@@ -55,14 +55,14 @@ def test_the_command_line_wins(workshop, plugins):
     other = workshop.rows([{"text": "x"}], "other.jsonl")
     given = Given(
         model=str(workshop.model),
-        inputs=other,
+        inputs=(str(other),),
         outputs=Path("else.jsonl"),
         seed=9,
         batch_size=3,
         on_overflow="truncate_left",
     )
     job = prepare(path, plugins, given)
-    assert (job.inputs, job.outputs) == (other, Path("else.jsonl"))
+    assert (job.inputs.files, job.outputs) == ((other,), Path("else.jsonl"))
     assert (job.cells[0].seed, job.batch_size, job.on_overflow) == (9, 3, "truncate_left")
 
 
@@ -238,6 +238,7 @@ def test_a_broken_chain_in_a_job_is_an_error_though_another_replaces_it(workshop
     path = workshop.job(rows=ROWS, sampling="{chain: [top_p: 7]}")
     with pytest.raises(ConfigError, match="job.yaml:5: top_p: 7 is above 1"):
         prepare(path, plugins, Given(whole_chain=from_preset("nanogpt", plugins)))
+
 
 # Files that a stage names ----------------------------------------------------------------------
 

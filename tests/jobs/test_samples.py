@@ -14,7 +14,6 @@ from gptkit.errors import ConfigError, ContextOverflow, NonFiniteLogits, Request
 from gptkit.jobs.batch import Batch
 from gptkit.jobs.preflight import Given, prepare
 from gptkit.jobs.prompts import SHARE_FROM
-from gptkit.jobs.rows import read_rows
 from gptkit.plugin_host import registry
 from tests.jobs.test_run import Poisoned, varied
 
@@ -34,7 +33,7 @@ def compute(workshop, plugins):
         model = change(model) if change else model
         found = []
         for cell in job.cells:
-            steps = Batch(job, cell, model).run(read_rows(job.inputs))
+            steps = Batch(job, cell, model).run(job.inputs)
             found.append({r.row.index: r.output for step in steps for r in step.results})
         return found if len(found) > 1 else found[0]
 
@@ -192,14 +191,14 @@ def test_rows_that_ended_before_the_one_that_stops_the_job_are_told(workshop, pl
     (token,) = model.tokenizer.encode_ordinary("$")
     found = []
     with pytest.raises(RequestError, match="row 5"):
-        for step in Batch(job, job.cells[0], model).run(read_rows(job.inputs)):
+        for step in Batch(job, job.cells[0], model).run(job.inputs):
             found += step.results
     assert all("error" not in one.output for one in found)
     rows[5]["text"], rows[3]["text"] = "fine", "poison $"
     job = prepare(workshop.job(rows=rows, on_error="stop"), plugins, Given(batch_size=1))
     model = replace(model, forward=Poisoned(model.forward, token))
     with pytest.raises(NonFiniteLogits, match=r"row 3 \(line 4\): logits are not finite"):
-        for step in Batch(job, job.cells[0], model).run(read_rows(job.inputs)):
+        for step in Batch(job, job.cells[0], model).run(job.inputs):
             found += step.results
     assert [one.row.index for one in found] == [0, 1, 2]
 

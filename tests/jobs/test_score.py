@@ -12,7 +12,6 @@ from gptkit import assembly
 from gptkit.decoding.method import resolve_method
 from gptkit.errors import ConfigError
 from gptkit.jobs.preflight import Given, prepare
-from gptkit.jobs.rows import read_rows
 from gptkit.jobs.score import WRITING, batch_of, measures
 from gptkit.model.forward import Span
 from gptkit.plugin_host import registry
@@ -46,7 +45,7 @@ def outputs(job, plugins, notes=None, bos_id=None):
     model = assembly.load_model(job.cells[0].source, plugins, device="cpu")
     batch = batch_of(job, job.cells[0], replace(model, bos_id=bos_id))
     found = {}
-    for step in batch.run(read_rows(job.inputs)):
+    for step in batch.run(job.inputs):
         found.update({result.row.index: result.output for result in step.results})
     if notes is not None:
         notes += batch.notes
@@ -146,7 +145,7 @@ def test_examples_are_left_out_where_the_text_needs_their_room(prepared, plugins
     job = prepared(rows, template=SHOTS, examples=many)
     shortened = {}
     batch = batch_of(job, job.cells[0], assembly.load_model(job.cells[0].source, plugins))
-    for step in batch.run(read_rows(job.inputs)):
+    for step in batch.run(job.inputs):
         for result in step.results:
             assert result.output["tokens"] == len(rows[result.row.index]["answer"]) + 1
             shortened[result.row.index] = result.is_shortened, result.prompt_tokens
@@ -176,7 +175,7 @@ def test_numbers_that_are_not_finite_are_an_error_of_their_row(prepared, plugins
     config = model.config.model_copy(update={"tied": False})
     broken = replace(model, forward=type(model.forward)(config, weights), config=config)
     found = {}
-    for step in batch_of(job, job.cells[0], broken).run(read_rows(job.inputs)):
+    for step in batch_of(job, job.cells[0], broken).run(job.inputs):
         found.update({result.row.index: result for result in step.results})
     assert found[0].output["error"]["type"] == "non_finite_logits"
     assert found[0].may_retry

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import re
 from typing import IO, TYPE_CHECKING
 
 from gptkit.errors import ConfigError
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 
 SHOWN = 10
 """Columns that a message lists."""
+_LINE = re.compile(rb"[^\r\n]*(?:\r\n|\r|\n)|[^\r\n]+")
 ENCODING_HINT = "`encoding: latin-1`, or whatever the file is written in"
 
 
@@ -109,8 +111,8 @@ class _Lines:
     """Hands lines to the csv module, and keeps those of the row that is being read."""
 
     def __init__(self, stream: IO[bytes], encoding: str, delimiter: str, shown: str) -> None:
-        self.stream, self.encoding = stream, encoding
-        self.delimiter, self.shown = delimiter, shown
+        self.encoding, self.delimiter, self.shown = encoding, delimiter, shown
+        self._lines = _physical_lines(stream)
         self.line = 0
         self.at_end = False
         self._is_inside = False
@@ -142,12 +144,12 @@ class _Lines:
 
     def _piece(self) -> bytes:
         """Return a line, or a part of a very long one; nothing at the end."""
-        data = self.stream.readline(MAX_ROW_BYTES + 1)
+        data = next(self._lines, b"")
         if not data:
             self.at_end = True
         elif not self._is_inside:
             self.line += 1
-        self._is_inside = bool(data) and not data.endswith(b"\n")
+        self._is_inside = bool(data) and not data.endswith((b"\n", b"\r"))
         return data
 
     def skip(self) -> None:
@@ -177,6 +179,23 @@ class _Lines:
             f"{self.shown}: quote opened at line {line} is never closed",
             hint='close it; a quote inside a quoted field is written twice: ""',
         )
+
+
+def _physical_lines(stream: IO[bytes]) -> Iterator[bytes]:
+    """Yield lines that end as a spreadsheet may end them; one that is too long comes in parts."""
+    rest = b""
+    while data := stream.readline(MAX_ROW_BYTES + 1):
+        data = rest + data
+        rest = b""
+        if b"\r" not in data[:-2] and data.endswith(b"\n"):
+            yield data
+            continue
+        found = _LINE.findall(data)
+        if not data.endswith(b"\n") and len(found[-1]) <= MAX_ROW_BYTES:
+            rest = found.pop()
+        yield from found
+    if rest:
+        yield rest
 
 
 class _Quotes:

@@ -93,15 +93,22 @@ class Inputs:
 
 
 def open_inputs(
-    inputs: str | Sequence[str], folder: Path, *, encoding: str = UTF8, spool: bool = False
+    inputs: str | Sequence[str],
+    folder: Path,
+    *,
+    encoding: str = UTF8,
+    spool: bool = False,
+    key: str = "inputs",
 ) -> Inputs:
     """Find the files of a job's inputs, relative to a folder; raise ConfigError.
+
+    `key` is what a message calls them: the key of the job file.
 
     Standard input and other pipes can be read only once: with `spool` they are copied to temporary
     files, which are there as long as the result is.
     """
     names = [inputs] if isinstance(inputs, str) else inputs
-    resolver = Resolver(folder, spool=spool)
+    resolver = Resolver(folder, spool=spool, key=key)
     sources = tuple(resolver.sources(names))
     # A pattern may match more files tomorrow; that must not change the names of rows.
     by_file = len(sources) > 1 or any(resolver.is_pattern(name) for name in names)

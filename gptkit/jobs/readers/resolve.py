@@ -26,8 +26,8 @@ _PIPE_HINT = "rows are read more than once: write them to a file, or use --no-re
 class Resolver:
     """Finds the sources of a job; what comes through a pipe is spooled, where that is allowed."""
 
-    def __init__(self, folder: Path, *, spool: bool) -> None:
-        self.folder, self.spool = folder, spool
+    def __init__(self, folder: Path, *, spool: bool, key: str) -> None:
+        self.folder, self.spool, self.key = folder, spool, key
         self.spooled: list[IO[bytes]] = []
         """Temporary files, which are there as long as somebody holds them."""
         self._seen: dict[tuple[int, int], str] = {}
@@ -48,7 +48,7 @@ class Resolver:
         found = sorted(glob.glob(name, root_dir=self.folder, recursive=True))
         found = [one for one in found if not (self.folder / one).is_dir()]
         if not found:
-            raise ConfigError(f"inputs: no file matches {self.folder / name}")
+            raise ConfigError(f"{self.key}: no file matches {self.folder / name}")
         return found
 
     def _checked(self, name: str) -> Source:
@@ -65,11 +65,11 @@ class Resolver:
                 return self._pipe(path, name, shown)
             path.open("rb").close()
         except OSError as error:
-            raise ConfigError(f"inputs: can't read {shown}: {error.strerror}") from error
+            raise ConfigError(f"{self.key}: can't read {shown}: {error.strerror}") from error
         self._check_twice(found, shown)
         form = form_of(name)
         if form is None:
-            raise _no_form(path)
+            raise self._no_form(path.name)
         check_extras(form, shown)
         return Source(path, readable(name), shown, form)
 
@@ -77,14 +77,15 @@ class Resolver:
         file = found.st_dev, found.st_ino
         if file in self._seen:
             raise ConfigError(
-                f"inputs: {shown} is read twice, also as {self._seen[file]}", hint="name it once"
+                f"{self.key}: {shown} is read twice, also as {self._seen[file]}",
+                hint="name it once",
             )
         self._seen[file] = shown
 
     def _folder(self, path: Path, name: str, shown: str) -> Source:
         if next(text.text_files(path), None) is None:
             raise ConfigError(
-                f"inputs: {shown} has no text files (.txt, .md)",
+                f"{self.key}: {shown} has no text files (.txt, .md)",
                 hint=f"other files are given by a pattern: {name.rstrip('/')}/*.jsonl",
             )
         return Source(path, readable(name.rstrip("/")), shown.rstrip("/"), None)
@@ -94,17 +95,17 @@ class Resolver:
     def _stdin(self, name: str) -> Source:
         form = form_of(name) if name != STDIN else Form("jsonl")
         if form is None:
-            raise _no_form(Path(name))
+            raise self._no_form(name)
         if not self.spool:
-            raise ConfigError("inputs: standard input is no file", hint=_PIPE_HINT)
+            raise ConfigError(f"{self.key}: standard input is no file", hint=_PIPE_HINT)
         if STDIN in self._seen.values():
-            raise ConfigError("inputs: standard input is read twice", hint="name it once")
+            raise ConfigError(f"{self.key}: standard input is read twice", hint="name it once")
         self._seen[(-1, -1)] = STDIN
         return self._spooled(sys.stdin.buffer, name, "stdin", form)
 
     def _pipe(self, path: Path, name: str, shown: str) -> Source:
         if not self.spool:
-            raise ConfigError(f"inputs: {shown} is no regular file", hint=_PIPE_HINT)
+            raise ConfigError(f"{self.key}: {shown} is no regular file", hint=_PIPE_HINT)
         form = form_of(name) or Form("jsonl")  # <(...) has a number for a name
         with path.open("rb") as pipe:
             return self._spooled(pipe, readable(name), shown, form)
@@ -118,21 +119,19 @@ class Resolver:
             file.flush()
         except OSError as error:
             raise ResourceError(
-                f"inputs: can't copy {shown} to {file.name}: {error.strerror}",
+                f"{self.key}: can't copy {shown} to {file.name}: {error.strerror}",
                 hint="set TMPDIR to a folder with more space",
             ) from error
         return Source(Path(file.name), name, shown, form)
+
+    def _no_form(self, name: str) -> ConfigError:
+        return ConfigError(
+            f"{self.key}: {readable(name)} is of no form that we read",
+            hint=f"one of {', '.join(SUFFIXES)}; also with {' and '.join(COMPRESSIONS)}, but for "
+            "Parquet",
+        )
 
 
 def _is_stdin(name: str) -> bool:
     """Return whether a name is `-`, or `-` and the form that comes from there: `-.csv`."""
     return name == STDIN or name.startswith("-.")
-
-
-def _no_form(path: Path) -> ConfigError:
-    known = ", ".join(SUFFIXES)
-    packed = " and ".join(COMPRESSIONS)
-    return ConfigError(
-        f"inputs: {readable(path.name)} is of no form that we read",
-        hint=f"one of {known}; also with {packed}, but for Parquet",
-    )

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import IO, TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any
 
-from gptkit.errors import ConfigError, ResourceError
+from gptkit.errors import ConfigError
 from gptkit.jobs.forms import COMPRESSIONS, DELIMITERS, SUFFIXES, Form, check_extras, form_of
 from gptkit.jobs.writers import delimited, jsonl, parquet
 from gptkit.jobs.writers.packed import packed
@@ -38,51 +38,22 @@ def write_rows(
     columns: Sequence[Column],
     *,
     csv_safe: bool = False,
-) -> int:
-    """Write rows to a file that appears when all are there; return how many they were.
-
-    Raise ResourceError where the disk is full or fails. The same rows give the same bytes.
-    """
-    counted = _Counted(rows)
-    try:
-        with whole(path) as file:
-            _write(file, counted, columns, _form(path), csv_safe)
-    except OSError as error:
-        raise ResourceError(
-            f"outputs: can't write {path}: {error.strerror or error}, after {counted.n:,} rows",
-            hint="free space and run the same command; what was there before is still there",
-        ) from error
-    return counted.n
-
-
-def _write(
-    file: IO[bytes],
-    rows: Iterable[Mapping[str, Any]],
-    columns: Sequence[Column],
-    form: Form,
-    csv_safe: bool,
 ) -> None:
-    if form.kind == "parquet":
-        parquet.write(file, _known(rows, columns), columns)
-        return
-    with packed(file, form.compression) as put:
-        if form.kind == "jsonl":
-            jsonl.write(put, rows)
-        else:
-            delimiter = DELIMITERS[form.kind]
-            delimited.write(put, _known(rows, columns), columns, delimiter, csv_safe=csv_safe)
+    """Write rows to a file that appears when all are there; the same rows give the same bytes.
 
-
-class _Counted:
-    """Rows that are counted as they pass."""
-
-    def __init__(self, rows: Iterable[Mapping[str, Any]]) -> None:
-        self._rows, self.n = rows, 0
-
-    def __iter__(self) -> Iterator[Mapping[str, Any]]:
-        for row in self._rows:
-            yield row
-            self.n += 1
+    Raise OSError where the disk is full or fails.
+    """
+    form = _form(path)
+    with whole(path) as file:
+        if form.kind == "parquet":
+            parquet.write(file, _known(rows, columns), columns)
+            return
+        with packed(file, form.compression) as put:
+            if form.kind == "jsonl":
+                jsonl.write(put, rows)
+            else:
+                delimiter = DELIMITERS[form.kind]
+                delimited.write(put, _known(rows, columns), columns, delimiter, csv_safe=csv_safe)
 
 
 def _known(
