@@ -121,7 +121,7 @@ def _print_cells(found: Sequence[CellEstimate]) -> None:
     table = Table(box=None, pad_edge=False)
     for axis in found[0].cell.label:
         table.add_column(axis)
-    for head in ("prompts", "none", "shortened", "tokens", "longest", "to prefill", "to write"):
+    for head in ("prompts", "failed", "shortened", "tokens", "longest", "prefill", "write"):
         table.add_column(head, justify="right")
     for one in found:
         table.add_row(
