@@ -1,4 +1,4 @@
-"""A chat in a terminal: prompt_toolkit reads the line, `View` shows what comes of it.
+"""A chat in a terminal: `InputLine` reads the line, `View` shows what comes of it.
 
 The prompt is there before the model is, and this file imports nothing that takes long but
 prompt_toolkit: the rest comes with the session, in a thread. The terminal is in one of two states
@@ -13,18 +13,10 @@ import sys
 import time
 from typing import TYPE_CHECKING
 
-from prompt_toolkit import PromptSession
-from prompt_toolkit.application import get_app, run_in_terminal
-from prompt_toolkit.enums import DEFAULT_BUFFER, EditingMode
-from prompt_toolkit.filters import Condition, emacs_mode, has_focus, vi_insert_mode
-from prompt_toolkit.history import History, ThreadedHistory
-from prompt_toolkit.key_binding import KeyBindings
-from prompt_toolkit.output import DummyOutput
-from prompt_toolkit.styles import Style
+from prompt_toolkit.application import run_in_terminal
 from prompt_toolkit.utils import is_dumb_terminal
 
-from gptkit.chat.completion import CommandCompleter
-from gptkit.chat.input_history import InputHistory
+from gptkit.chat.input_line import END, PROMPT, InputLine
 from gptkit.chat.loading import Loading
 from gptkit.text.safe import safe_line
 
@@ -33,7 +25,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from prompt_toolkit.application import Application
-    from prompt_toolkit.key_binding import KeyPressEvent
 
     from gptkit.chat.conversation import Turn
     from gptkit.chat.events import SessionEvent
@@ -42,28 +33,8 @@ if TYPE_CHECKING:
     from gptkit.chat.session import Session
     from gptkit.chat.view import View
 
-PROMPT = "> "
-END = "/end"
-"""Ends several lines that `/multi` began."""
-NORMAL = "normal · "
-"""Stands in the line below the prompt while keys of vi are commands."""
-MODES = {"emacs": EditingMode.EMACS, "vi": EditingMode.VI}
 IMPATIENT_S = 1.0
 """Ctrl-C again, so long after the first, breaks off a step that does not end."""
-VI_ESCAPE_S = 0.05
-"""How long Escape waits for the rest of a key's sequence; emacs users type it instead of Alt."""
-# Menus have a ground of their own, so that light and dark terminals show them alike. What is chosen
-# is reversed, which is seen without colours too.
-STYLE = Style.from_dict(
-    {
-        "bottom-toolbar": "noreverse dim",
-        "prompt": "bold",
-        "completion-menu": "bg:#d7d7d7 #000000",
-        "completion-menu.completion.current": "noinherit bg:#ffffff #1c4e80 reverse",
-        "completion-menu.meta.completion": "bg:#c6c6c6 #000000",
-        "completion-menu.meta.completion.current": "bg:#b2b2b2 #000000",
-    }
-)
 
 
 class Terminal:
@@ -89,28 +60,19 @@ class Terminal:
         self._options = {"markdown": markdown, "raw_output": raw_output}
         self._is_dumb = is_dumb_terminal()
         self._reading = self._answering = self._interrupted = False
-        self._left = self._many_lines = False
+        self._left = False
         self._interrupted_at = 0.0
         self._kept = ""  # a line that was taken back, for the next prompt
         self._later: list[str] = []  # notes of a time when the screen is not ours
-        self._prompt: PromptSession[str] = PromptSession(
-            history=ThreadedHistory(_History(history, self._later.append)),
-            completer=CommandCompleter(lambda: self.session),
-            complete_while_typing=Condition(lambda: get_app().current_buffer.text[:1] == "/"),
-            multiline=True,
-            prompt_continuation=lambda width, line, wrapped: " " * width,
-            key_bindings=self._keys(),
-            bottom_toolbar=self._status,
-            style=STYLE,
-            editing_mode=MODES[keys],
-            enable_suspend=True,
-            enable_open_in_editor=True,
-            tempfile_suffix=".txt",
-            output=DummyOutput() if self._is_dumb else None,
+        self._line = InputLine(
+            session=lambda: self.session,
+            status=self._status,
+            history=history,
+            say=self._later.append,
+            keys=keys,
+            is_shown=not self._is_dumb,
         )
-        self._prompt.app.after_render += self._first_render
-        if keys == "vi":
-            self._prompt.app.ttimeoutlen = self._prompt.app.timeoutlen = VI_ESCAPE_S
+        self._line.prompt.app.after_render += self._first_render
         keyboard.on_return = self._returned
 
     def run(self) -> None:
@@ -127,11 +89,11 @@ class Terminal:
                 except EOFError:
                     return
                 except KeyboardInterrupt:
-                    text = "" if self._is_dumb else self._prompt.default_buffer.text
-                    empty = not text and not self._many_lines
+                    text = "" if self._is_dumb else self._line.text
+                    empty = not text and not self._line.many_lines
                     if empty and leaving:
                         return
-                    self._many_lines = False
+                    self._line.many_lines = False
                     if empty:
                         self._say("Ctrl-C again leaves, and so does Ctrl-D")
                     leaving = empty
@@ -148,12 +110,10 @@ class Terminal:
             text = self._read_plainly()
         else:
             kept, self._kept = self._kept, ""
-            text = self._prompt.prompt(
-                [("class:prompt", PROMPT)], default=kept, pre_run=self._notice
-            )
-        if not self._many_lines:
+            text = self._line.read(kept, self._notice)
+        if not self._line.many_lines:
             return text
-        self._many_lines = False
+        self._line.many_lines = False
         return f"/{text}" if text.startswith("/") else text
 
     def _read_plainly(self) -> str:
@@ -161,14 +121,14 @@ class Terminal:
         lines: list[str] = []
         self._reading = True
         try:
-            while not lines or self._many_lines:
+            while not lines or self._line.many_lines:
                 print(end=PROMPT, flush=True)
                 data = sys.stdin.buffer.readline()
                 if not data:
                     print(flush=True)
                     raise EOFError
                 lines.append(data.decode("utf-8", "surrogateescape").rstrip("\r\n"))
-                if self._many_lines and lines[-1].strip() == END:
+                if self._line.many_lines and lines[-1].strip() == END:
                     lines.pop()
                     break
         except KeyboardInterrupt:
@@ -185,13 +145,13 @@ class Terminal:
 
     def _notice(self) -> None:
         """Have the prompt, if there is one, look whether the session has come; any thread may."""
-        loop = self._prompt.app.loop
+        loop = self._line.prompt.app.loop
         if self.loading.is_done and loop is not None:
             with contextlib.suppress(RuntimeError):  # the prompt has just ended
                 loop.call_soon_threadsafe(self._arrived)
 
     def _arrived(self) -> None:
-        app = self._prompt.app
+        app = self._line.prompt.app
         if self.session is not None or not app.is_running or app.is_done:
             return
         if self.loading.failed:
@@ -250,16 +210,12 @@ class Terminal:
         else:
             self.view.note(text)
 
-    def _status(self) -> str:
-        if self._many_lines:
-            return f"{END} on a line of its own sends the lines, Ctrl-C drops them"
+    def _status(self, columns: int) -> str:
         if self.session is None:
             return safe_line(f"{self.loading.doing} ...")
         from gptkit.chat.status import line
 
-        app = get_app()
-        mode = NORMAL if app.editing_mode == EditingMode.VI and not vi_insert_mode() else ""
-        return mode + line(self.session, app.output.get_size().columns - len(mode))
+        return line(self.session, columns)
 
     # Answers ------------------------------------------------------------------------------------
 
@@ -281,7 +237,8 @@ class Terminal:
             self._answering = False
         is_message = not line.startswith("/") or line.startswith("//")
         if self._interrupted and is_message and self._session.conversation.cursor is before:
-            self.view.note("stopped before the answer began; the message is back in the line")
+            back = "" if self._is_dumb else "; the message is back in the line"
+            self.view.note(f"stopped before the answer began{back}")
             self._kept = line
 
     def _returned(self) -> None:
@@ -300,7 +257,7 @@ class Terminal:
                     case Probed():
                         self._look(event.turn)
                     case LinesWanted():
-                        self._many_lines = True
+                        self._line.many_lines = True
                     case Left():
                         self._left = True
                     case _:
@@ -361,51 +318,3 @@ class Terminal:
             yield
         finally:
             signal.signal(signal.SIGINT, before)
-
-    def _keys(self) -> KeyBindings:
-        keys = KeyBindings()
-        at_line = has_focus(DEFAULT_BUFFER)
-
-        @keys.add("enter", filter=at_line)
-        def accept(event: KeyPressEvent) -> None:
-            buffer = event.current_buffer
-            if not self._many_lines:
-                buffer.validate_and_handle()
-            elif buffer.document.current_line.strip() == END:
-                lines = buffer.text.split("\n")
-                del lines[buffer.document.cursor_position_row]
-                buffer.text = "\n".join(lines)
-                buffer.validate_and_handle()
-            else:
-                buffer.newline(copy_margin=False)
-
-        @keys.add("escape", "enter", filter=at_line & (emacs_mode | vi_insert_mode))
-        def new_line(event: KeyPressEvent) -> None:
-            event.current_buffer.insert_text("\n")
-
-        return keys
-
-
-class _History(History):
-    """Gives the input history to prompt_toolkit."""
-
-    def __init__(self, path: Callable[[], Path], say: Callable[[str], None]) -> None:
-        super().__init__()
-        self._path = path
-        self._say = say
-        self._stored: InputHistory | None = None
-
-    @property
-    def stored(self) -> InputHistory:
-        """The file, found when it is needed."""
-        if self._stored is None:
-            self._stored = InputHistory(self._path(), self._say)
-        return self._stored
-
-    def load_history_strings(self) -> Iterable[str]:
-        """Return the entries, the newest first."""
-        return self.stored.entries()
-
-    def store_string(self, string: str) -> None:
-        """Store an entry."""
-        self.stored.append(string)

@@ -7,7 +7,7 @@ import torch
 from prompt_toolkit.utils import get_cwidth
 
 from gptkit.chat.probs import LEVELS, Cell, Probs, shown
-from gptkit.chat.probs_view import percent, draw
+from gptkit.chat.probs_view import draw, percent
 from tests.chat.talk import say, session, sort
 from tests.fakes import FlatModel, chat_model
 
