@@ -7,8 +7,11 @@ beside it, nor on their number, on what was cached, or on where a run was interr
 from __future__ import annotations
 
 import json
+import tempfile
 import zlib
+from contextlib import suppress
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gptkit.errors import ConfigError, ResumeRefused
@@ -19,6 +22,7 @@ from gptkit.jobs.fingerprint import differences, fingerprint
 from gptkit.jobs.readers import read_rows
 from gptkit.jobs.resume import written
 from gptkit.jobs.score import batch_of
+from gptkit.jobs.writers import columns, write_rows
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
@@ -34,6 +38,8 @@ if TYPE_CHECKING:
 _DOMAIN = zlib.crc32(b"verify")
 MISSING = "(nothing)"
 """What stands for a field that one side lacks."""
+FOLDED = {"samples", "logprobs"}
+"""Fields that are lists, which a table of text has as JSON."""
 CLOCK = "time"
 """The finish reason of an answer that nobody can compute again."""
 
@@ -87,7 +93,7 @@ def verify(
             model = load(job.cells[cells[0]].source)
             for i in cells:
                 for row in rows:
-                    again = alone(job, job.cells[i], model, row)
+                    again = _as_written(job, alone(job, job.cells[i], model, row))
                     yield _compared(row, job.cells[i], there.get((row.index, i)), again)
 
 
@@ -145,10 +151,29 @@ def _finished(job: Job, files: Files, how: How) -> Mapping[str, Any]:
 def _lines(job: Job, indices: Iterable[int]) -> dict[tuple[int, int], Line]:
     """Return the lines of the output for some rows, by the numbers of row and cell."""
     wanted, found, n_cells = set(indices), {}, len(job.cells)
-    for at, line in enumerate(read_rows(job.outputs)):
-        index, cell = divmod(at, n_cells)
-        if index in wanted and line.fault is None:
-            found[index, cell] = line.fields
+    for line in read_rows(job.outputs):
+        index, cell = divmod(line.index, n_cells)
+        if index in wanted:
+            found[index, cell] = _unfolded(line.fields) if line.fault is None else {}
+    return found
+
+
+def _as_written(job: Job, line: Line) -> Line:
+    """Return a line as one reads it that was written to an output of the job's form."""
+    made = columns(job.task, job.n, job.logprobs, job.cells[0].label, job.keep)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / job.outputs.name
+        write_rows(path, [line], made, csv_safe=job.csv_safe)
+        (row,) = read_rows(path)
+    return _unfolded(row.fields)
+
+
+def _unfolded(line: Line) -> Line:
+    """Return a line with its lists, which CSV has as JSON."""
+    found = dict(line)
+    for name in FOLDED & found.keys():
+        with suppress(TypeError, ValueError):
+            found[name] = json.loads(found[name])
     return found
 
 
@@ -163,15 +188,16 @@ def _compared(row: Row, cell: Cell, there: Line | None, again: Line) -> Compared
     elif _is_by_clock(there) or _is_by_clock(again):
         return Compared(row.index, by_clock=True)
     else:
-        found = _unequal(there, json.loads(json.dumps(again)))
+        found = _unequal(there, again)
     return Compared(
         row.index, tuple(Difference(row.index, row.id, cell.label, *one) for one in found)
     )
 
 
 def _is_by_clock(line: Line) -> bool:
-    samples = line.get("samples") or [line]
-    return any(one.get("finish_reason") == CLOCK for one in samples)
+    samples = line.get("samples")
+    parts = samples if isinstance(samples, list) else [line]
+    return any(isinstance(one, dict) and one.get("finish_reason") == CLOCK for one in parts)
 
 
 def _unequal(there: Any, again: Any, field: str = "") -> Iterator[tuple[str, Any, Any]]:

@@ -239,3 +239,29 @@ def test_the_output_must_be_in_the_rows(prepared, plugins):
 
 def test_nothing_is_said_of_sampling(prepared):
     assert prepared([{"text": "x"}]).notes == ()
+
+
+def test_a_job_that_scores_runs(prepared, workshop, plugins):
+    from gptkit.jobs.events import Progress
+    from gptkit.jobs.run import run
+
+    job = prepared([{"id": "a", "text": "It rained."}, {"id": "b", "text": "It did."}])
+    events = run(job, lambda source: assembly.load_model(source, plugins, device="cpu"))
+    last = [event for event in events if isinstance(event, Progress)][-1]
+    assert (last.n_ok, last.new_tokens) == (2, 15)
+    assert [(row["id"], row["tokens"]) for row in workshop.out()] == [("a", 9), ("b", 6)]
+
+
+def test_each_model_of_a_matrix_scores(prepared, workshop, plugins, tiny):
+    from gptkit.jobs.run import run
+
+    models = json.dumps({"one": str(tiny), "other": str(tiny)})
+    job = prepared(
+        [{"text": "It rained."}], model=None, matrix=f"{{model: {models}}}", outputs="out.csv"
+    )
+    for _ in run(job, lambda source: assembly.load_model(source, plugins, device="cpu")):
+        pass
+    head, *lines = (workshop.folder / "out.csv").read_text().splitlines()
+    assert head.split(",")[:5] == ["index", "id", "cell_model", "tokens", "logprob"]
+    assert [line.split(",")[2] for line in lines] == ["one", "other"]
+    assert lines[0].split(",")[3:] == lines[1].split(",")[3:]

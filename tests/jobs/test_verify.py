@@ -102,12 +102,13 @@ MATRIX = (
         {"batch_size": "3"},
         {"examples": "[{text: a b c, answer: d}, {text: e f g, answer: h}]", "batch_size": "4"},
         {"n": "3", "logprobs": "2"},
+        {"keep": "[text]"},
         {"sampling": "{seed: 7, chain: [greedy], speculate: prompt_lookup}"},
         {"sampling": "{seed: 7, strategy: beam}"},
         {"matrix": MATRIX, "template": None, "sampling": "{chain: [temperature: 0.9]}"},
         {"task": "score", "fields": "{answer: id}", "sampling": None, "stop": None},
     ],
-    ids="plain small shots samples drafts beams matrix score".split(),
+    ids="plain small shots samples kept drafts beams matrix score".split(),
 )
 def test_rows_come_out_equal_alone(ran, plugins, changes):
     job = ran(**changes)
@@ -115,6 +116,27 @@ def test_rows_come_out_equal_alone(ran, plugins, changes):
     assert notes == []
     assert len(found) == len(ROWS) * len(job.cells)
     assert not any(one.differences for one in found)
+
+
+@pytest.mark.parametrize(
+    "name", ["out.csv", "out.tsv", "out.jsonl.gz", "out.csv.gz", "out.parquet"]
+)
+@pytest.mark.parametrize("changes", [{}, {"n": "2", "logprobs": "1"}, {"matrix": "{seed: [1, 2]}"}])
+def test_outputs_of_any_form_are_compared(ran, plugins, name, changes):
+    if "matrix" in changes:
+        changes = {**changes, "sampling": "{chain: [temperature: 0.9]}"}
+    rows = [*ROWS[:3], {"id": "bad"}, {"id": "long", "text": "b" * 200}]
+    job = ran(rows=rows, outputs=name, **changes)
+    notes, found = verified(job, plugins)
+    assert notes == [] and len(found) == 5 * len(job.cells)
+    assert not any(one.differences for one in found)
+
+
+def test_a_cell_of_a_table_that_was_changed_is_found(ran, plugins, workshop):
+    job = ran(outputs="out.csv")
+    path = workshop.folder / "out.csv"
+    path.write_text(path.read_text().replace("\n2,r2,", "\n2,r3,"))
+    assert differing(job, plugins) == [(2, "r2", {}, "id", "r3", "r2")]
 
 
 def test_rows_with_errors_are_compared_too(ran, plugins, workshop):
