@@ -221,8 +221,8 @@ class Engine:
         if place is not None:
             self._copy(place, 0)
         seq.n_cached = n
-        if isinstance(seq, Sequence):
-            seq.n_reused = max(seq.n_reused, seq.trunk.n_cached)
+        if isinstance(seq, Sequence):  # who comes second waits for the first to compute it
+            seq.n_reused = max(seq.n_reused, n if place is None else seq.trunk.n_cached)
         return True
 
     def _copy(self, place: Place, start: int) -> None:

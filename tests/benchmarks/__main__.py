@@ -12,7 +12,7 @@ from datetime import date
 import torch
 from rich.console import Console
 
-from tests.benchmarks import agreement, chat, decode, engine, learning, startup
+from tests.benchmarks import agreement, chat, decode, engine, jobs, learning, startup
 
 PARTS = {
     "agreement": agreement.table,
@@ -20,6 +20,7 @@ PARTS = {
     "decode": decode.table,
     "engine": engine.table,
     "chat": chat.table,
+    "jobs": jobs.table,
     "learning": learning.table,
 }
 

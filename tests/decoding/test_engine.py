@@ -142,6 +142,17 @@ def test_a_turn_computes_only_its_new_tokens():
     assert forward.n_computed - before == 3
 
 
+def test_who_waits_for_a_shared_prefix_has_reused_it(model):
+    engine = Engine(model, TOKENIZER, n_slots=4)
+    common, rows = tuple(range(50)), {}
+    for i in range(4):
+        rows[engine.add(Request((*common, i), GREEDY, Stops(2), 0, n_shared=50))] = []
+    while engine.busy:
+        for id, event in engine.step():
+            rows[id].append(event.n_reused)
+    assert list(rows.values()) == [[0, 0], *[[50, 50]] * 3]
+
+
 def hold(table, tokens):
     """Take a slot, fill it with a prompt that is all prefilled, give it back."""
     place = table.take(tokens)
