@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections import deque
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -14,6 +13,7 @@ from gptkit.errors import ConfigError, GptkitError, PluginError, ResourceError
 from gptkit.jobs.fields import BadRow, kept
 from gptkit.jobs.prompts import n_shared, prompt
 from gptkit.jobs.rows import Fault
+from gptkit.jobs.schedule import Waiting
 from gptkit.text import prompting
 
 if TYPE_CHECKING:
@@ -64,29 +64,6 @@ class Step:
 
     results: tuple[Result, ...]
     new_tokens: int
-
-
-class Waiting:
-    """The tasks that wait for a place, and which of them is next: they go in turn."""
-
-    def __init__(self) -> None:
-        self._tasks: deque[Task] = deque()
-
-    def __len__(self) -> int:
-        return len(self._tasks)
-
-    def add(self, task: Task) -> None:
-        """Take in one more."""
-        self._tasks.append(task)
-
-    def take(self) -> Task:
-        """Hand out the next one, of which there must be one."""
-        return self._tasks.popleft()
-
-    def drop(self, row: Row) -> None:
-        """Forget the tasks of a row."""
-        if any(task.row.index == row.index for task in self._tasks):
-            self._tasks = deque(task for task in self._tasks if task.row.index != row.index)
 
 
 @dataclass(slots=True)

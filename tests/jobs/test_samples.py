@@ -194,13 +194,13 @@ def test_rows_that_ended_before_the_one_that_stops_the_job_are_told(workshop, pl
         for step in Batch(job, job.cells[0], model).run(job.inputs):
             found += step.results
     assert all("error" not in one.output for one in found)
-    rows[5]["text"], rows[3]["text"] = "fine", "poison $"
+    rows[5]["text"], rows[3]["text"] = "fine", "$"  # the shortest comes last
     job = prepare(workshop.job(rows=rows, on_error="stop"), plugins, Given(batch_size=1))
     model = replace(model, forward=Poisoned(model.forward, token))
     with pytest.raises(NonFiniteLogits, match=r"row 3 \(line 4\): logits are not finite"):
         for step in Batch(job, job.cells[0], model).run(job.inputs):
             found += step.results
-    assert [one.row.index for one in found] == [0, 1, 2]
+    assert sorted(one.row.index for one in found) == [0, 1, 2, 4, 5]
 
 
 def test_a_chain_that_no_row_can_start_with_is_refused_at_once(compute):
