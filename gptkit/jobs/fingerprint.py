@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gptkit import __version__
+from gptkit.checkpoints import hashes
 from gptkit.checkpoints.formats.huggingface import TOKENIZERS
 from gptkit.decoding.request import resolve_stops
-from gptkit.jobs import hashes
 from gptkit.plugin_api import ChatTemplate
 from gptkit.plugin_host import OURS
 

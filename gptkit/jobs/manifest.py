@@ -6,8 +6,8 @@ import json
 import os
 from typing import TYPE_CHECKING, Any
 
+from gptkit.checkpoints import hashes
 from gptkit.errors import CheckpointError
-from gptkit.jobs import hashes
 from gptkit.jobs.files import sync_folder
 
 if TYPE_CHECKING:

@@ -8,10 +8,9 @@ import os
 
 import pytest
 
-from gptkit.checkpoints import safe_load
+from gptkit.checkpoints import hashes, safe_load
 from gptkit.config import home
 from gptkit.errors import CheckpointError
-from gptkit.jobs import hashes
 
 
 @pytest.fixture
