@@ -278,7 +278,7 @@ class _Run:
         return {
             "gptkit": __version__,
             "job": {"file": str(job.path), "settings": job.settings},
-            "inputs": {"files": list(map(str, job.inputs.files)), "rows": job.scan.n_rows},
+            "inputs": {"files": [one.shown for one in job.inputs.sources], "rows": job.scan.n_rows},
             "output": manifest.describe(self.files.output),
             "written": written(job),
             "rows": {

@@ -63,4 +63,4 @@ class Workshop:
         return path
 
     def out(self, name="out.jsonl"):
-        return [json.loads(line) for line in (self.folder / name).read_text().splitlines()]
+        return [json.loads(line) for line in (self.folder / name).read_bytes().splitlines()]
