@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from gptkit.assembly import Model
     from gptkit.jobs.job import Cell
 
 
@@ -34,11 +33,31 @@ class Resumed:
     n_gone: int = 0
 
 
+class Described(Protocol):
+    """What is said of a model, wherever it is."""
+
+    @property
+    def name(self) -> str:
+        """What its folder is called."""
+
+    @property
+    def device(self) -> str:
+        """Where it computes."""
+
+    @property
+    def dtype(self) -> str:
+        """What it computes in."""
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What a user should know of it."""
+
+
 @dataclass(frozen=True, slots=True)
 class Started:
     """A model is there; its rows come next, once for each of its cells."""
 
-    model: Model
+    model: Described
     cells: tuple[Cell, ...]
     n_rows: int
 

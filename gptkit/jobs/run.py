@@ -9,15 +9,16 @@ from __future__ import annotations
 import errno
 import shutil
 import time
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from gptkit import __version__
 from gptkit.decoding.request import resolve_stops
-from gptkit.errors import ConfigError, ResourceError
+from gptkit.errors import ResourceError
 from gptkit.jobs import manifest, runtime
-from gptkit.jobs.done import NOWHERE, Counts, Done, match
+from gptkit.jobs.done import Counts, Done, match
+from gptkit.jobs.engine import LocalEngine, Ready
 from gptkit.jobs.events import Finished, Note, Progress, Resumed, Started
 from gptkit.jobs.files import Files, shown
 from gptkit.jobs.fingerprint import fingerprint
@@ -25,7 +26,6 @@ from gptkit.jobs.journal import Journal
 from gptkit.jobs.lock import hold
 from gptkit.jobs.resume import find, written
 from gptkit.jobs.runtime import How
-from gptkit.jobs.score import batch_of
 from gptkit.jobs.writers import columns, write_rows
 
 if TYPE_CHECKING:
@@ -35,9 +35,9 @@ if TYPE_CHECKING:
     from gptkit.assembly import Model
     from gptkit.checkpoints.checkpoint import Checkpoint
     from gptkit.jobs.batch import Result
+    from gptkit.jobs.engine import Engine
     from gptkit.jobs.events import Event
     from gptkit.jobs.job import Job
-    from gptkit.jobs.rows import Row
     from gptkit.jobs.writers import Column
 
 BYTES_PER_TOKEN, BYTES_PER_ROW = 4, 300
@@ -46,20 +46,27 @@ BYTES_PER_LOGPROB = 45
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
-def run(job: Job, load: Callable[[Checkpoint], Model], how: How | None = None) -> Generator[Event]:
+def run(
+    job: Job,
+    load: Callable[[Checkpoint], Model],
+    how: How | None = None,
+    engine: Engine | None = None,
+) -> Generator[Event]:
     """Compute what is not done of a job and write its output, which appears whole or not at all.
 
-    `load` is called for each model that has rows to compute. Closing the iterator, like an
-    exception, keeps what is done. Raise ResumeRefused where another job, or another run of this
-    one, is in the way, and ResourceError where the disk gives out.
+    `load` is called for each model that has rows to compute, unless an engine is given. Closing
+    the iterator, like an exception, keeps what is done. Raise ResumeRefused where another job, or
+    another run of this one, is in the way, and ResourceError where the disk gives out.
     """
+    how = how or How()
+    engine = engine or LocalEngine(job, load, how)
     files = Files.of(job.outputs)
     with ExitStack() as stack:
         with _writing(files):
             note = stack.enter_context(hold(files.lock))
         if note:
             yield Note(note)
-        yield from _Run(job, load, how or How(), files, stack).run()
+        yield from _Run(job, engine, how, files, stack).run()
 
 
 class _Run:
@@ -68,12 +75,12 @@ class _Run:
     def __init__(
         self,
         job: Job,
-        load: Callable[[Checkpoint], Model],
+        engine: Engine,
         how: How,
         files: Files,
         stack: ExitStack,
     ) -> None:
-        self.job, self.load, self.how, self.files, self.stack = job, load, how, files, stack
+        self.job, self.engine, self.how, self.files, self.stack = job, engine, how, files, stack
         self.fingerprint = fingerprint(job, how.tokenizer)
         self.runtime: Mapping[str, Any] = {}
         self.done = Done(job.scan.n_rows, len(job.cells))
@@ -153,31 +160,22 @@ class _Run:
     # The rows that are left -------------------------------------------------------------------
 
     def _compute(self) -> Iterator[Event]:
-        here = runtime.runtime(self.job, self.how)
+        here = self.engine.runtime(self.runtime.get("threads"))
         if self.runtime:
             runtime.check_same(self.files.journal, self.runtime, here)
             yield from (Note(text) for text in runtime.notes(self.runtime, here))
         else:
             self.runtime = here
-        with runtime.threads(self.runtime["threads"]):
-            for source, cells in self._models():
-                start = time.perf_counter()
-                model = self.load(source)
-                self.load_s += time.perf_counter() - start
-                self.journal = journal = self.journal or self._new_journal()
-                n_left = sum(map(self.done.n_left, cells))
-                yield Started(model, tuple(self.job.cells[i] for i in cells), n_left)
-                for i in cells:
-                    yield from self._compute_cell(journal, i, model)
+        for cells in self._models():
+            yield from self._compute_cells(cells)
 
-    def _models(self) -> Iterator[tuple[Checkpoint, list[int]]]:
-        """Yield each model that has rows to compute, with the numbers of its cells."""
+    def _models(self) -> Iterator[list[int]]:
+        """Yield the numbers of the cells of each model that has rows to compute."""
         by_source: dict[int, list[int]] = {}
         for i, cell in enumerate(self.job.cells):
             if self.done.n_left(i):
                 by_source.setdefault(id(cell.source), []).append(i)
-        for cells in by_source.values():
-            yield self.job.cells[cells[0]].source, cells
+        yield from by_source.values()
 
     def _new_journal(self) -> Journal:
         header = {
@@ -190,36 +188,29 @@ class _Run:
         with _writing(self.files):
             return self.stack.enter_context(Journal.create(self.files.journal, header))
 
-    def _compute_cell(self, journal: Journal, i: int, model: Model) -> Iterator[Event]:
+    def _compute_cells(self, cells: list[int]) -> Iterator[Event]:
         start = time.perf_counter()
-        batch = batch_of(self.job, self.job.cells[i], model)
-        for step in batch.run(self._left(i)):
-            for result in step.results:
-                self._keep(journal, i, result)
-            self.new_tokens += step.new_tokens
-            yield from (Note(text) for text in batch.notes)
-            batch.notes.clear()
-            yield self._progress()
+        with closing(self.engine.compute(cells, self.done, self.runtime)) as steps:
+            for step in steps:
+                if isinstance(step, Ready):
+                    self.load_s += time.perf_counter() - start
+                    start = time.perf_counter()
+                    self.journal = self.journal or self._new_journal()
+                    n_left = sum(map(self.done.n_left, cells))
+                    yield Started(step.model, tuple(self.job.cells[i] for i in cells), n_left)
+                    continue
+                for result in step.results:
+                    self._keep(step.cell, result)
+                self.new_tokens += step.new_tokens
+                yield from (Note(text) for text in step.notes)
+                yield self._progress()
         self.compute_s += time.perf_counter() - start
 
-    def _left(self, cell: int) -> Iterator[Row]:
-        """Yield the rows that a cell has to compute; raise where the input has others by now."""
-        n = 0
-        for row in self.job.inputs:
-            n += 1
-            if n > self.done.n_rows:
-                break
-            if self.done.place(row.index, cell) == NOWHERE:
-                yield row
-        if n != self.done.n_rows:
-            raise ConfigError(
-                f"{self.job.inputs} was changed while its rows were computed",
-                hint="run the same command again: what is done is kept",
-            )
-
-    def _keep(self, journal: Journal, cell: int, result: Result) -> None:
+    def _keep(self, cell: int, result: Result) -> None:
         """Bring a row that has ended to the disk: from here on it is done."""
         row, output = result.row, result.output
+        if self.journal is None:
+            raise RuntimeError("a row came before its model")
         error = output.get("error")
         record: dict[str, Any] = {"cell": cell, "key": row.key, "digest": row.digest}
         if result.may_retry:
@@ -227,7 +218,7 @@ class _Run:
         if result.is_shortened:
             record["shortened"] = True
         with _writing(self.files, self._safe()):
-            place = journal.add({**record, "row": output})
+            place = self.journal.add({**record, "row": output})
         self.done.add(row.index, cell, place)
         self.counts.add(error["type"] if error else None, result.may_retry, result.is_shortened)
         self.prompt_tokens += result.prompt_tokens

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from gptkit.jobs.job import Job
 
 Runtime = dict[str, Any]
-_DECIDING = ("backend", "device", "dtype")
+DECIDING = ("backend", "device", "dtype")
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +58,7 @@ def runtime(job: Job, how: How) -> Runtime:
 
 def check_chosen(path: Path, old: Mapping[str, Any], how: How) -> None:
     """Refuse an option that says otherwise than the run before, without asking torch."""
-    for name in _DECIDING:
+    for name in DECIDING:
         value = getattr(how, name)
         if value == "auto" or name not in old:
             continue
@@ -69,7 +69,7 @@ def check_chosen(path: Path, old: Mapping[str, Any], how: How) -> None:
 
 def check_same(path: Path, old: Mapping[str, Any], new: Mapping[str, Any]) -> None:
     """Refuse to go on with other arithmetic than that of the run before."""
-    for name in _DECIDING:
+    for name in DECIDING:
         if old[name] != new[name]:
             before, after = (v if isinstance(v, list) else [v] for v in (old[name], new[name]))
             raise _refusal(path, name, before, after)

@@ -14,8 +14,7 @@ import torch
 
 from gptkit import assembly
 from gptkit.errors import ConfigError, ResourceError, ResumeRefused
-from gptkit.jobs import fingerprint, runtime
-from gptkit.jobs import run as runs
+from gptkit.jobs import engine, fingerprint, runtime
 from gptkit.jobs.events import Finished, Note, Progress, Resumed, Started
 from gptkit.jobs.preflight import Given, prepare
 from gptkit.jobs.run import run
@@ -48,6 +47,9 @@ class Runs:
         self.output = workshop.folder / "out.jsonl"
         self.journal = workshop.folder / "out.jsonl.journal"
         self.manifest = workshop.folder / "out.jsonl.manifest.json"
+
+    def source(self):
+        return assembly.open_model(str(self.workshop.model))
 
     def start(self, how=None, change=None, **given):
         job = prepare(self.folder / "job.yaml", self.plugins, Given(**{"batch_size": 4, **given}))
@@ -269,11 +271,12 @@ def test_another_dtype_or_device_is_refused(job, monkeypatch):
         in refused(job, "dtype float32 -> bfloat16", How(dtype="bfloat16")).hint
     )
     refused(job, "device cpu -> cuda", How(device="cuda"))
-    refused(job, "backend torch -> numpy", How(backend="numpy"))
-    monkeypatch.setattr(assembly, "place", lambda source, device, dtype: ("cuda:0", "bfloat16"))
+    refused(job, "backend .* -> numpy", How(backend="numpy"))
+    backend, *_ = assembly.place(job.source(), "auto", "auto", "auto")
+    monkeypatch.setattr(assembly, "place", lambda *_: (backend, "cuda:0", "bfloat16"))
     refused(job, "device cpu -> cuda")
     monkeypatch.undo()
-    assert job.finish(How(dtype="float32", device="cpu", backend="torch"))
+    assert job.finish(How(dtype="float32", device="cpu", backend=backend))
 
 
 def test_threads_are_those_of_the_first_run(job, monkeypatch):
@@ -286,7 +289,7 @@ def test_threads_are_those_of_the_first_run(job, monkeypatch):
             seen.append(torch.get_num_threads())
             return model
 
-        monkeypatch.setattr(runs, "batch_of", lambda *a, f=runs.batch_of: (count(0), f(*a))[1])
+        monkeypatch.setattr(engine, "batch_of", lambda *a, f=engine.batch_of: (count(0), f(*a))[1])
         _, events = job.finish()
         assert seen == [1] and torch.get_num_threads() == 2
         assert events[Note].text == "computing with 1 thread, as this job began; here it would be 2"
