@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from gptkit.checkpoints import packed as packed_weights
 from gptkit.checkpoints import safe_load
 from gptkit.checkpoints.checkpoint import Checkpoint, open_checkpoint
 from gptkit.checkpoints.library import find
@@ -140,7 +141,10 @@ def load_model(
         n_bytes = _copied_bytes(source, backend, dtype) + _cache_bytes(source.config, dtype, 1)
         memory.check(source.path.name, n_bytes, "try a smaller model, or a smaller --dtype")
     tensors = source.load()
-    forward = _forward(backend, source, tensors, device, dtype, tell)
+    if backend == "cpu":
+        forward, tensors = _packed(source, tensors, dtype, tell)
+    else:
+        forward = _forward(backend, source, tensors, device, dtype)
     return Model(
         name=source.path.name,
         path=source.path,
@@ -237,7 +241,6 @@ def _forward(
     tensors: Mapping[str, Tensor],
     device: str,
     dtype: str,
-    tell: Callable[[str], None] | None,
 ) -> Forward:
     import torch
 
@@ -246,8 +249,6 @@ def _forward(
 
         weights = {name: tensor.float().numpy() for name, tensor in tensors.items()}
         return ReferenceGPT(source.config, weights)
-    if backend == "cpu":
-        return cpu.from_tensors(source.config, tensors, dtype, torch.get_num_threads(), tell)
     from gptkit.model.gpt import GPT
 
     try:
@@ -257,6 +258,28 @@ def _forward(
             f"{source.path.name} does not fit on {device}",
             hint="--device cpu, or a smaller --dtype",
         ) from error
+
+
+def _packed(
+    source: Checkpoint,
+    tensors: dict[str, Tensor],
+    dtype: str,
+    tell: Callable[[str], None] | None,
+) -> tuple[Forward, dict[str, Tensor]]:
+    """Return a model over packed weights, and the tensors that were read for it."""
+    import torch
+
+    cpu.compile_kernels(tell)
+    sizes = cpu.sizes(source.config, dtype)
+    packed, read = packed_weights.find(source, dtype, sizes), tensors
+    if packed is None:
+        made = cpu.pack(source.config, tensors, *cpu.kinds_of(dtype))
+        packed = {name: torch.from_numpy(matrix.data) for name, matrix in made.items()}
+        packed_weights.keep(source, dtype, packed)
+    else:
+        read = {name: tensor for name, tensor in tensors.items() if tensor.ndim == 1}
+    forward = cpu.model(source.config, packed, tensors, dtype, torch.get_num_threads())
+    return forward, read
 
 
 def draft(method: Method, model: Model, registry: Registry, *, n_slots: int = 1) -> Draft | None:

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from gptkit.model.config import GPTConfig
     from gptkit.plugin_api import Tokenizer
 
+CACHE_LINE = 64
+
 
 def save_checkpoint(
     folder: Path,
@@ -83,6 +85,25 @@ def save_checkpoint(
         ) from error
 
 
+def save_packed(path: Path, tensors: Mapping[str, Tensor]) -> None:
+    """Write a safetensors file whose tensors begin at cache lines, if their sizes are whole ones.
+
+    It appears whole or not at all. Raise OSError where the disk gives out.
+    """
+    partial = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        _write_tensors(partial, tensors)
+        with partial.open("rb") as file:
+            n_header = int.from_bytes(file.read(8), "little")
+            used = len(file.read(n_header).rstrip())
+        if (8 + n_header) % CACHE_LINE:
+            spare = -(8 + used + len(',"pad":""')) % CACHE_LINE
+            _write_tensors(partial, tensors, pad=" " * spare)
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
 # The files --------------------------------------------------------------------------------------
 
 
@@ -100,7 +121,7 @@ def _write(path: Path, content: bytes) -> None:
         file.write(content)
 
 
-def _write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
+def _write_tensors(path: Path, tensors: Mapping[str, Tensor], **metadata: str) -> None:
     from safetensors import SafetensorError
     from safetensors.torch import save_file
 
@@ -108,7 +129,7 @@ def _write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
     mode = path.stat().st_mode
     try:
         plain = {key: tensor.detach().cpu().contiguous() for key, tensor in tensors.items()}
-        save_file(plain, path, {"format": "pt"})
+        save_file(plain, path, {"format": "pt", **metadata})
     except SafetensorError as error:
         raise OSError(None, str(error), str(path)) from error
     path.chmod(mode)  # safetensors makes files that only their owner may read

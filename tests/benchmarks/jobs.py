@@ -56,11 +56,8 @@ def table() -> Table:
         "gptkit, torch bf16": lambda: GPT.from_tensors(config, weights, dtype=torch.bfloat16)
     }
     if not cpu.why_not():
-        n = torch.get_num_threads()
         for dtype, name in (("float32", "f32"), ("bfloat16", "bf16"), ("int8", "int8")):
-            forwards[f"gptkit, cpu {name}"] = lambda d=dtype: cpu.from_tensors(
-                config, weights, d, n
-            )
+            forwards[f"gptkit, cpu {name}"] = lambda d=dtype: _packed(config, weights, d)
     with tempfile.TemporaryDirectory() as folder:
         job = _write_job(Path(folder), weights)
         for name, make in forwards.items():
@@ -68,6 +65,12 @@ def table() -> Table:
             cells = (f"{speed:.2f}", f"{speed * NEW:.0f}", f"{speed / theirs:.2f}")
             out.add_row(name, *cells, f"{share:.1%}", f"{reused:.0%}")
     return out
+
+
+def _packed(config, weights, dtype):
+    packed = cpu.pack(config, weights, *cpu.kinds_of(dtype))
+    data = {name: torch.from_numpy(matrix.data) for name, matrix in packed.items()}
+    return cpu.model(config, data, weights, dtype, torch.get_num_threads())
 
 
 def _own_lengths() -> list[int]:

@@ -15,7 +15,7 @@ pytest.importorskip("numba", reason="the kernels need the extra `fast`")
 from gptkit.model.cpu import kernels, packing
 from gptkit.model.cpu.cache import PanelCache
 from gptkit.model.cpu.gpt import CpuGPT
-from gptkit.model.cpu.load import packed_weights
+from gptkit.model.cpu.load import pack
 from gptkit.model.cpu.pool import pool
 
 SHAPES = {
@@ -66,7 +66,7 @@ def weights_of(config, seed=1):
 
 
 def model_of(config, weights, kind, n_threads):
-    return CpuGPT(config, *packed_weights(config, weights, kind, kind), pool(n_threads))
+    return CpuGPT(config, pack(config, weights, kind, kind), weights, pool(n_threads))
 
 
 def unpack(packed):

@@ -10,10 +10,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
+from gptkit.model.config import GPTConfig
 from gptkit.model.cpu import kernels
 from gptkit.model.cpu.cache import PanelCache
-from gptkit.model.cpu.packing import aligned
-from gptkit.model.forward import round_up
+from gptkit.model.cpu.packing import aligned, pack
+from gptkit.model.cpu.pool import pool
+from gptkit.model.forward import Span, round_up
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -21,10 +23,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor
 
-    from gptkit.model.config import GPTConfig
     from gptkit.model.cpu.packing import Packed
     from gptkit.model.cpu.pool import Pool
-    from gptkit.model.forward import Span
 
     Floats = NDArray[np.float32]
 
@@ -44,13 +44,13 @@ class CpuGPT:
         self,
         config: GPTConfig,
         packed: Mapping[str, Packed],
-        rest: Mapping[str, Floats],
-        pool: Pool,
+        rest: Mapping[str, Tensor],
+        threads: Pool,
     ) -> None:
         """`packed` has each of MATRICES as h.N.NAME, and HEAD; `rest` the other weights by name."""
         self.config = config
-        self._packed, self._pool = packed, pool
-        self._wte, self._wpe = rest["wte.weight"], rest.get("wpe.weight")
+        self._packed, self._pool = packed, threads
+        self._wte, self._wpe = rest["wte.weight"], rest.get("wpe.weight")  # mapped: read by rows
         n = config.n_layer
         matrices = [[packed[f"h.{i}.{name}"].row() for name in MATRICES] for i in range(n)]
         self._eps = np.float32(config.layer_norm_epsilon)
@@ -101,10 +101,10 @@ class CpuGPT:
         """Return the states [M, C] before the last norm, without padding, and which row of them
         each of the N tokens is."""
         order = _Order(spans)
-        x = self._wte[np.asarray(ids, np.int64)[order.kept]]
+        embedded = self._wte[torch.tensor(ids)[order.kept]].float()
         if self._wpe is not None:
-            x = x + self._wpe[order.places.positions]
-        x = np.ascontiguousarray(x, np.float32)
+            embedded += self._wpe[torch.from_numpy(order.places.positions)].float()
+        x: Floats = embedded.numpy()
         if len(x) and self.config.n_layer:
             inputs, room, _ = self._room(len(x))
             self._pool.run(
@@ -178,7 +178,8 @@ class _Order:
                 part = members[start : start + kernels.BLOCK]
                 blocks.append((len(rows), len(rows) + len(part), max(trunk, 0), shared))
                 rows += part
-        self.kept, self.row_of = np.array(kept, np.int64), np.array(row_of, np.int64)
+        self.kept = torch.tensor(kept, dtype=torch.long)
+        self.row_of = np.array(row_of, np.int64)
         self.places = kernels.Places(
             np.array(positions, np.int64),
             np.array(slots, np.int64),
@@ -210,18 +211,36 @@ def _room(config: GPTConfig, n: int, n_threads: int) -> tuple[kernels.Inputs, ke
     return inputs, room, aligned((n, kernels.LANES), np.float32)
 
 
-def _norm(config: GPTConfig, rest: Mapping[str, Floats], name: str) -> Floats:
+def warm_up() -> None:
+    """Have numba compile all that a model needs, or load it: a small one takes a step."""
+    config = GPTConfig(vocab_size=kernels.LANES + 1, block_size=1, n_layer=1, n_embd=1)
+    names = [*(f"h.0.{name}" for name in MATRICES), HEAD]
+    packed = {name: pack(np.zeros((4, 4), np.float32), kernels.F32) for name in names}
+    weights = ("wte", "wpe", "ln_f", "h.0.ln_1", "h.0.ln_2")
+    rest = {f"{name}.weight": torch.zeros(config.vocab_size, 1) for name in weights[:2]}
+    rest |= {f"{name}.weight": torch.zeros(1) for name in weights[2:]}
+    model, spans = CpuGPT(config, packed, rest, pool(1)), [Span(0, 0, 1)]
+    model.step([0], spans, model.new_cache(1), [0])
+    model.hidden([0], spans, model.new_cache(1))
+
+
+def _norm(config: GPTConfig, rest: Mapping[str, Tensor], name: str) -> Floats:
     """Return weight and bias [2, C]."""
-    zeros = np.zeros(config.n_embd, np.float32)
-    return np.stack([rest[f"{name}.weight"], rest.get(f"{name}.bias", zeros)])
+    return np.stack([_vector(rest, f"{name}.{part}", config.n_embd) for part in ("weight", "bias")])
 
 
-def _vectors(config: GPTConfig, rest: Mapping[str, Floats], layer: int) -> Floats:
+def _vector(rest: Mapping[str, Tensor], name: str, n: int) -> Floats:
+    """Return a vector [n], zeros where a model has none of that name."""
+    found: Floats = rest[name].float().numpy() if name in rest else np.zeros(n, np.float32)
+    return found
+
+
+def _vectors(config: GPTConfig, rest: Mapping[str, Tensor], layer: int) -> Floats:
     """Return the norms and biases of a layer [9 C + I], zeros where it has none."""
     c, at = config.n_embd, f"h.{layer}"
 
     def bias(name: str, n: int) -> Floats:
-        return rest.get(f"{at}.{name}.bias", np.zeros(n, np.float32))
+        return _vector(rest, f"{at}.{name}.bias", n)
 
     return np.concatenate(
         [

@@ -330,11 +330,20 @@ def _let_others_run(typing: Any) -> Any:
 
 # Parts of a step ------------------------------------------------------------------------------
 
+def _can_cache() -> bool:
+    """Whether numba has a folder to keep compiled code in."""
+    try:
+        njit(cache=True)(processor_features)
+    except RuntimeError:
+        return False
+    return True
+
+
 _f = np.float32
 _OPTIONS: dict[str, Any] = {
     "fastmath": True,
     "error_model": "numpy",  # a check for zero would keep loops from being vectors
-    "cache": True,
+    "cache": _can_cache(),
     "nogil": True,
 }
 

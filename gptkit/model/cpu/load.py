@@ -7,13 +7,9 @@ import threading
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from gptkit.model.forward import Span
-
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
-    import numpy as np
-    from numpy.typing import NDArray
     from torch import Tensor
 
     from gptkit.model.config import GPTConfig
@@ -50,46 +46,68 @@ def kinds_of(dtype: str) -> tuple[int, int]:
     }[dtype]
 
 
-def from_tensors(
+def sizes(config: GPTConfig, dtype: str) -> dict[str, int]:
+    """Return the bytes of each packed matrix."""
+    from gptkit.model.cpu.packing import n_bytes
+
+    return {name: n_bytes(*shape) for name, shape in _shapes(config, *kinds_of(dtype)).items()}
+
+
+def pack(
+    config: GPTConfig, tensors: Mapping[str, Tensor], layers: int, last: int
+) -> dict[str, Packed]:
+    """Return the matrices, which GPT-2 lays out as [in, out], packed: of one kind in the layers and
+    of another in the head."""
+    from gptkit.model.cpu import packing
+    from gptkit.model.cpu.gpt import HEAD
+
+    packed = {}
+    for name, (kind, *_) in _shapes(config, layers, last).items():
+        if name == HEAD:
+            matrix = tensors["wte.weight" if config.tied else "lm_head.weight"]
+        else:
+            matrix = tensors[f"{name}.weight"].T
+        packed[name] = packing.pack(matrix.float().contiguous().numpy(), kind)
+    return packed
+
+
+def model(
     config: GPTConfig,
+    packed: Mapping[str, Tensor],
     tensors: Mapping[str, Tensor],
     dtype: str,
     n_threads: int,
-    tell: Callable[[str], None] | None = None,
 ) -> CpuGPT:
-    """Pack weights, as GPT-2 names and lays them out, [in, out]; return the model over them.
+    """Return a model over the bytes of packed matrices and the other weights, by our names."""
+    from gptkit.model.cpu.gpt import CpuGPT
+    from gptkit.model.cpu.packing import Packed
+    from gptkit.model.cpu.pool import pool
 
-    `tell` is told what takes long: the kernels are compiled once for a processor.
-    """
+    shapes = _shapes(config, *kinds_of(dtype))
+    matrices = {name: Packed(*shape, packed[name].numpy()) for name, shape in shapes.items()}
+    return CpuGPT(config, matrices, tensors, pool(n_threads))
+
+
+def compile_kernels(tell: Callable[[str], None] | None) -> None:
+    """Have the kernels ready; `tell` is told if that takes long, which it does once."""
     with _patience(tell):
-        from gptkit.model.cpu.gpt import CpuGPT
-        from gptkit.model.cpu.pool import pool
+        from gptkit.model.cpu.gpt import warm_up
 
-        layers, last = kinds_of(dtype)
-        model = CpuGPT(config, *packed_weights(config, tensors, layers, last), pool(n_threads))
-        model.hidden([0], [Span(0, 0, 1)], model.new_cache(1))
-        model.step([0], [Span(0, 0, 1)], model.new_cache(1), [0])
-    return model
+        warm_up()
 
 
-def packed_weights(
-    config: GPTConfig, tensors: Mapping[str, Tensor], layers: int, last: int
-) -> tuple[dict[str, Packed], dict[str, NDArray[np.float32]]]:
-    """Return the matrices, of one kind in the layers and of another in the head, and the rest."""
-    import numpy as np
-
+def _shapes(config: GPTConfig, layers: int, last: int) -> dict[str, tuple[int, int, int]]:
+    """Return kind, n_out and n_in of each matrix that is packed."""
     from gptkit.model.cpu.gpt import HEAD, MATRICES
-    from gptkit.model.cpu.packing import pack
 
-    rest = {name: tensor.float().numpy() for name, tensor in tensors.items()}
-    packed = {}
-    for i in range(config.n_layer):
-        for name in MATRICES:
-            matrix = rest.pop(f"h.{i}.{name}.weight")
-            packed[f"h.{i}.{name}"] = pack(np.ascontiguousarray(matrix.T), layers)
-    head = rest["wte.weight"] if config.tied else rest.pop("lm_head.weight")
-    packed[HEAD] = pack(head, last)
-    return packed, rest
+    c, inner = config.n_embd, config.mlp_width
+    by_name = dict(zip(MATRICES, ((3 * c, c), (c, c), (inner, c), (c, inner)), strict=True))
+    shapes = {
+        f"h.{i}.{name}": (layers, *shape)
+        for i in range(config.n_layer)
+        for name, shape in by_name.items()
+    }
+    return {**shapes, HEAD: (last, config.vocab_size, c)}
 
 
 @contextmanager
