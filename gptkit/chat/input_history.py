@@ -16,18 +16,20 @@ MAX_ENTRIES = 5_000
 
 
 class InputHistory:
-    """A file that only grows. A chat never ends because of it: a failure is said once.
+    """A file that only grows, or none. A chat never ends because of it: a failure is said once.
 
     JSON keeps control characters and line ends out of the file.
     """
 
-    def __init__(self, path: Path, say: Callable[[str], None]) -> None:
+    def __init__(self, path: Path | None, say: Callable[[str], None]) -> None:
         self.path = path
         self.say = say
         self._failed = False
 
     def entries(self) -> list[str]:
         """Return the entries, the newest first; a line that is no JSON text is skipped."""
+        if self.path is None:
+            return []
         try:
             with self.path.open(encoding="ascii", errors="replace") as file:
                 lines = deque(file, MAX_ENTRIES)
@@ -41,6 +43,8 @@ class InputHistory:
 
     def append(self, entry: str) -> None:
         """Store an entry."""
+        if self.path is None:
+            return
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
             fd = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)

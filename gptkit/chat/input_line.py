@@ -57,7 +57,7 @@ class InputLine:
     """Reads lines. While `many_lines` is true, Enter begins a new one, and `/end` sends them all.
 
     `status` makes the line below, `session` what is there to complete; `history` says where the
-    input history is, and `say` takes what goes wrong with it.
+    input history is kept, if it is, and `say` takes what goes wrong with it.
     """
 
     def __init__(
@@ -65,7 +65,7 @@ class InputLine:
         *,
         session: Callable[[], Session | None],
         status: Callable[[int], str],
-        history: Callable[[], Path],
+        history: Callable[[], Path | None],
         say: Callable[[str], None],
         keys: str,
         is_shown: bool,
@@ -153,7 +153,7 @@ class _Safe(Processor):
 class _History(History):
     """Gives the input history to prompt_toolkit."""
 
-    def __init__(self, path: Callable[[], Path], say: Callable[[str], None]) -> None:
+    def __init__(self, path: Callable[[], Path | None], say: Callable[[str], None]) -> None:
         super().__init__()
         self._path = path
         self._say = say

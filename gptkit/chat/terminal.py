@@ -40,13 +40,14 @@ IMPATIENT_S = 1.0
 class Terminal:
     """Runs a session in a terminal until the user leaves.
 
-    `make` returns the session, in a thread of its own; `history` says where the input history is.
+    `make` returns the session, in a thread of its own; `history` says where the input history
+    is kept, if it is.
     """
 
     def __init__(
         self,
         make: Make,
-        history: Callable[[], Path],
+        history: Callable[[], Path | None],
         keyboard: Keyboard,
         *,
         keys: str = "emacs",

@@ -157,7 +157,8 @@ def chat(
         return session
 
     if is_terminal:
-        _terminal(make, keys, markdown=markdown, raw_output=raw_output)
+        history = _input_history if _keeps(no_history) else _nowhere
+        _terminal(make, keys, history, markdown=markdown, raw_output=raw_output)
     else:
         with _loading() as tell:
             session = make(tell)
@@ -172,7 +173,9 @@ def _engine(model: Model, *, n_slots: int = 1) -> Engine:
     return engine
 
 
-def _terminal(make: Make, keys: str, *, markdown: bool, raw_output: bool) -> None:
+def _terminal(
+    make: Make, keys: str, history: Callable[[], Path | None], *, markdown: bool, raw_output: bool
+) -> None:
     """Talk in a terminal. Only what the prompt needs is imported here."""
     from gptkit.chat.keyboard import Keyboard
 
@@ -183,7 +186,7 @@ def _terminal(make: Make, keys: str, *, markdown: bool, raw_output: bool) -> Non
             from gptkit.chat.terminal import Terminal
 
             terminal = Terminal(
-                make, _input_history, keyboard, keys=keys, markdown=markdown, raw_output=raw_output
+                make, history, keyboard, keys=keys, markdown=markdown, raw_output=raw_output
             )
             terminal.run()
     finally:
@@ -200,6 +203,15 @@ def _input_history() -> Path:
     return home() / "chat_history"
 
 
+def _nowhere() -> None:
+    return None
+
+
+def _keeps(no_history: bool) -> bool:
+    """Return whether what is said, and what is typed, may be kept."""
+    return not no_history and os.environ.get("GPTKIT_HISTORY") != "off"
+
+
 def _history(
     continue_: bool, id: str | None, no_history: bool
 ) -> tuple[Recorder | None, StoredConversation | None]:
@@ -208,7 +220,7 @@ def _history(
     from gptkit.cli.history import open_store
     from gptkit.config import home
 
-    if no_history or os.environ.get("GPTKIT_HISTORY") == "off":
+    if not _keeps(no_history):
         if continue_ or id is not None:
             raise ConfigError("without a history there is nothing to go on with")
         return None, None

@@ -105,6 +105,21 @@ def test_input_history_is_private_and_there_in_the_next_start(start, tmp_path):
     chat.wait("> first words")
 
 
+def test_without_a_history_what_is_typed_is_not_kept_either(start, tmp_path):
+    """`--no-history` kept no conversation, but the file of the arrow keys had every message."""
+    more = {"GPTKIT_HOME": str(tmp_path / "home")}
+    chat = start("one", args=["--no-history"], env_more=more)
+    chat.type("a secret\r")
+    chat.wait("> a secret\none")
+    chat.wait_for_prompt()
+    time.sleep(0.3)  # the line learns of earlier ones in a thread
+    chat.type("\x1b[A")
+    chat.wait("one\n\n> a secret")  # as long as the chat goes on
+    chat.type("\x03\x04")
+    assert chat.wait_for_exit() == 0
+    assert not list(tmp_path.glob("home/*"))
+
+
 HOSTILE = [
     b"\x1b]52;c;ZXZpbA==\x07",
     b"\x1b]8;;file:///etc/passwd\x1b\\link\x1b]8;;\x1b\\",
