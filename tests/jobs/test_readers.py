@@ -141,7 +141,8 @@ def test_any_bytes_are_read_to_their_end(tmp_path, lines):
     try:
         found = rows_of(tmp_path, data)
     except ConfigError as error:
-        assert "UTF-16" in str(error) and data[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+        told = {"UTF-16": (b"\xff\xfe", b"\xfe\xff"), "packed": (b"\x1f\x8b", b"\x28\xb5")}
+        assert any(what in str(error) and data[:2] in starts for what, starts in told.items())
         return
     data = data.removeprefix(BOM)
     assert [row.line for row in found] == [
@@ -520,6 +521,19 @@ def test_an_archive_that_ends_too_early_is_told_with_its_row(tmp_path, suffix, p
         assert n > 1000
 
 
+@pytest.mark.parametrize(("suffix", "pack"), [("gz", gzip.compress), ("zst", zst)])
+def test_an_archive_that_is_not_called_one_is_told(tmp_path, suffix, pack):
+    error, _ = refused(tmp_path, pack(LINES), "in.jsonl")
+    assert str(error) == f"{tmp_path}/in.jsonl is packed"
+    assert error.hint == f"its name must end in .{suffix}"
+
+
+def test_a_zst_file_may_have_frames_that_are_skipped(tmp_path):
+    skipped = b"\x50\x2a\x4d\x18" + (300).to_bytes(4, "little") + b"x" * 300
+    data = skipped + zst(b'{"id": 1}\n') + skipped + zst(b'{"id": 2}\n') + skipped
+    assert [row.id for row in rows_of(tmp_path, data, "in.jsonl.zst")] == [1, 2]
+
+
 def test_any_cut_of_a_zst_file_is_noticed(tmp_path):
     data = zst(b'{"a": 1}\n' * 5)
     for n in range(1, len(data)):
@@ -643,10 +657,15 @@ def test_a_file_of_a_folder_that_can_not_be_read_is_named(tmp_path, monkeypatch)
     folder = tmp_path / "docs"
     folder.mkdir()
     write(folder, b"\xff", "a.txt")
-    write(folder, gzip.compress(b"x" * 100)[:-9], "b.txt.gz")
+    broken = write(folder, gzip.compress(b"x" * 100)[:-9], "b.txt.gz")
     rows = iter(open_inputs("docs", tmp_path))
     assert next(rows).fault.type == "invalid_encoding"
     with pytest.raises(ConfigError, match=r"docs: b.txt.gz: the archive ends .*, after row 1"):
+        next(rows)
+    rows = iter(open_inputs("docs", tmp_path))
+    next(rows)
+    broken.unlink()
+    with pytest.raises(ConfigError, match=r"docs: b.txt.gz: No such file .*, after row 1"):
         next(rows)
     limit(monkeypatch, 5)
     write(folder, "123456", "a.txt")

@@ -22,6 +22,8 @@ UTF8 = "utf-8"
 _CHUNK_BYTES = 2**16
 _ZSTD_CHUNK_BYTES = 256
 """Zstandard's own object gives all that a piece unpacks to: 4 bytes may give 128 KiB."""
+_PACKED = {b"\x1f\x8b": ".gz", b"\x28\xb5\x2f\xfd": ".zst"}
+"""How an archive begins, and no text does."""
 _UTF16_MARKS = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 
 
@@ -37,6 +39,11 @@ def open_stream(source: Source, encoding: str) -> Iterator[IO[bytes]]:
         packed = source.form and source.form.compression
         if packed:
             stream = _buffered(_gunzipped(stream) if packed == "gzip" else _unzstd(stream))
+        for mark, suffix in _PACKED.items():
+            if not packed and stream.peek(len(mark)).startswith(mark):
+                raise ConfigError(
+                    f"{source.shown} is packed", hint=f"its name must end in {suffix}"
+                )
         if line_encoding(encoding) == UTF8:
             if not _is_utf8(encoding):
                 stream = _buffered(_transcoded(stream, encoding))

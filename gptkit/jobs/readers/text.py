@@ -46,12 +46,14 @@ def read_folder(source: Source, encoding: str, *, by_file: bool) -> Iterator[Rec
         try:
             with open_stream(one, encoding) as stream:
                 data = stream.read(MAX_ROW_BYTES + 1)
-        except Unreadable as error:
-            raise Unreadable(f"{inside}: {error}") from error
+        except (Unreadable, OSError) as error:
+            said = error.strerror if isinstance(error, OSError) else error
+            raise Unreadable(f"{inside}: {said}") from error
         text, fault = decode(data, line_encoding(encoding))
+        digest = digest_of(data if fault else text.encode())
         text = text.replace("\r\n", "\n").removesuffix("\n")
         fields = {"text": text, "name": readable(path.name)}
-        yield Record(1, digest_of(data), fields, fault, row_id, one.shown)
+        yield Record(1, digest, fields, fault, row_id, one.shown)
 
 
 def text_files(folder: Path, within: str = "") -> Iterator[tuple[Path, str]]:
