@@ -121,9 +121,10 @@ def run(
         return
     if on_overflow is not None:
         options.choice("--on-overflow", on_overflow, OVERFLOW)
-    if verify is not None and (restart or retry_errors):
+    if verify is not None and (restart or retry_errors or no_resume or as_dry_run):
         raise ConfigError(
-            "--verify computes nothing anew", hint="leave --restart and --retry-errors out"
+            "--verify compares a finished output and nothing else",
+            hint="leave out --restart, --retry-errors, --no-resume and --dry-run",
         )
     if no_resume and (restart or retry_errors):
         raise ConfigError(

@@ -287,10 +287,11 @@ def test_the_command_counts_cells(ran, capsys):
     assert capsys.readouterr().out == "1 row recomputed alone in 2 cells: all equal\n"
 
 
-def test_the_command_refuses_to_compute_anew(ran, capsys):
+@pytest.mark.parametrize("option", ["--restart", "--retry-errors", "--no-resume", "--dry-run"])
+def test_the_command_does_nothing_else(ran, capsys, option):
     ran()
-    assert main(["run", "job.yaml", "--verify", "1", "--restart"]) == 2
-    assert "--verify computes nothing anew" in capsys.readouterr().err
+    assert main(["run", "job.yaml", "--verify", "1", option]) == 2
+    assert "--verify compares a finished output and nothing else" in capsys.readouterr().err
 
 
 def test_the_command_lists_bundled_jobs(capsys):
