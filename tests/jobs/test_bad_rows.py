@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import os
 
 import pytest
 
 from gptkit.cli import main
 from tests.jobs.tables import write
-from tests.jobs.workshop import Workshop
 
 GOES_ON = "`on_bad_row: error_row` gives such a row an error and goes on"
 CODING = f"`encoding: latin-1`, or whatever the file is written in; {GOES_ON}"
@@ -278,66 +276,3 @@ def test_66_an_output_that_is_an_input(workshop, job, capsys, how):
     said = f"outputs: {out.name} is the file that the job reads: {read}"
     assert (code, err.splitlines()) == (2, lines(said, "give another path"))
     assert source.read_bytes() == data
-
-
-# Whole jobs -----------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("form", ["csv", "tsv.gz", "parquet", "jsonl.zst"])
-def test_a_job_gives_the_same_rows_in_every_form(workshop, job, capsys, form):
-    from gptkit.jobs.readers import read_rows
-
-    data = b'{"id": 1, "text": "one"}\n{"id": 2}\n{"id": 3, "text": "t, \\"x\\"\\nz"}\n'
-    changes = {"keep": "[text]", "n": "2", "logprobs": "1", "fields": "{text: text}"}
-    assert job("in.jsonl", data, capsys, **changes)[0] == 4
-    plain = workshop.out()
-    assert job("in.jsonl", data, capsys, outputs=f"out.{form}", **changes)[0] == 4
-    found = [row.fields for row in read_rows(workshop.folder / f"out.{form}")]
-    if "jsonl" in form:
-        assert found == plain
-        return
-    for row, line in zip(found, plain, strict=True):
-        assert [int(row["index"]), int(row["id"])] == [line["index"], line["id"]]
-        assert (row["fields_text"] or None) == line["fields"]["text"]
-        samples = row["samples"] or None
-        if isinstance(samples, str):
-            samples = json.loads(samples)
-        assert samples == line.get("samples")
-        assert (row["error_type"] or None) == line.get("error", {}).get("type")
-
-
-def test_a_job_of_a_pipe_needs_no_journal(workshop, capsys, monkeypatch):
-    import io
-    import sys
-
-    class Stdin:
-        buffer = io.BytesIO(b"text\none\ntwo\n")
-
-    path = workshop.job(inputs='"-.csv"')
-    assert main(["run", str(path)]) == 2
-    assert capsys.readouterr().err.splitlines() == lines(
-        "inputs: standard input is no file",
-        "rows are read more than once: write them to a file, or use --no-resume",
-    )
-    monkeypatch.setattr(sys, "stdin", Stdin)
-    write(workshop.folder, "of another run", "out.jsonl.journal")
-    assert main(["run", str(path), "--no-resume"]) == 0
-    assert [row["finish_reason"] for row in workshop.out()] == ["length", "length"]
-    names = sorted(path.name for path in workshop.folder.glob("out.*"))
-    assert names == ["out.jsonl", "out.jsonl.journal.1", "out.jsonl.manifest.json"]
-    manifest = json.loads((workshop.folder / "out.jsonl.manifest.json").read_bytes())
-    assert manifest["inputs"] == {"files": ["stdin"], "rows": 2}
-    for option in ("--restart", "--retry-errors"):
-        assert main(["run", str(path), "--no-resume", option]) == 2
-
-
-def test_inputs_of_the_command_line_are_from_the_working_directory(workshop, capsys, monkeypatch):
-    path = workshop.job(rows=[{"text": "of the job"}], keep="[text]")
-    here = workshop.folder / "here"
-    here.mkdir()
-    monkeypatch.chdir(here)
-    write(here, "text\na\n", "a.csv")
-    write(here, "b\n", "b.txt")
-    assert main(["run", str(path), "--input", "a.csv", "--input", "*.txt"]) == 0
-    out = Workshop(here, None).out()
-    assert [row["fields"] for row in out] == [{"text": "a"}, {"text": "b"}]
