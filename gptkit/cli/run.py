@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from contextlib import closing
+from contextlib import AbstractContextManager, closing, nullcontext
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -17,9 +17,11 @@ if TYPE_CHECKING:
 
     from gptkit import assembly
     from gptkit.checkpoints.checkpoint import Checkpoint
+    from gptkit.jobs.engine import Engine
     from gptkit.jobs.job import Job
     from gptkit.jobs.runtime import How
 
+ENGINES = ("local", "ray")
 SOME_ROWS_FAILED = 4
 ROWS_DIFFER = 1
 
@@ -65,6 +67,25 @@ def run(
         int | None,
         typer.Option(
             metavar="N", min=1, help="Compute N rows of the output again, each alone, and compare."
+        ),
+    ] = None,
+    engine: Annotated[
+        str, typer.Option(metavar="NAME", help="Who computes: local, or the workers of ray.")
+    ] = "local",
+    workers: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N",
+            min=1,
+            max=10_000,
+            help="Workers of ray, each with a model. Default: one for each GPU, or machine.",
+        ),
+    ] = None,
+    address: Annotated[
+        str | None,
+        typer.Option(
+            metavar="HOST:PORT",
+            help="A cluster of ray that is there, or auto. Default: one on this machine.",
         ),
     ] = None,
     model: options.Model = None,
@@ -121,6 +142,12 @@ def run(
         return
     if on_overflow is not None:
         options.choice("--on-overflow", on_overflow, OVERFLOW)
+    options.choice("--engine", engine, ENGINES)
+    if engine == "local" and (workers is not None or address is not None):
+        raise ConfigError(
+            f"{'--workers' if workers is not None else '--address'} is about many machines",
+            hint="add --engine ray",
+        )
     if verify is not None and (restart or retry_errors or no_resume or as_dry_run):
         raise ConfigError(
             "--verify compares a finished output and nothing else",
@@ -182,12 +209,23 @@ def run(
         if not show_verified(checked, load, how, verify, as_json=as_json):
             raise typer.Exit(ROWS_DIFFER)
         return
-    n_failed = _show(checked, load, how, as_json)
+    computing: AbstractContextManager[Engine | None] = nullcontext()
+    if engine == "ray":
+        from gptkit.jobs.ray_engine import RayEngine
+
+        computing = RayEngine(checked, how, workers=workers, address=address)
+    n_failed = _show(checked, load, how, computing, as_json)
     if n_failed:
         raise typer.Exit(SOME_ROWS_FAILED)
 
 
-def _show(job: Job, load: Callable[[Checkpoint], assembly.Model], how: How, as_json: bool) -> int:
+def _show(
+    job: Job,
+    load: Callable[[Checkpoint], assembly.Model],
+    how: How,
+    computing: AbstractContextManager[Engine | None],
+    as_json: bool,
+) -> int:
     """Run a job and show how it goes; return how many rows failed."""
     from gptkit.cli.run_view import View
     from gptkit.jobs import run as jobs
@@ -196,7 +234,7 @@ def _show(job: Job, load: Callable[[Checkpoint], assembly.Model], how: How, as_j
         options.note(line)
     with orderly() as stop, View(job, may_go_on=not how.no_resume) as view:
         try:
-            with closing(jobs.run(job, load, how)) as events:
+            with computing as engine, closing(jobs.run(job, load, how, engine)) as events:
                 for event in events:
                     view.show(event)
                     stop.check()
