@@ -108,12 +108,15 @@ def _size(name: str, config: GPTConfig) -> dict[str, Any]:
 
 
 def _model(name: str, kind: str, model: Checkpoint) -> dict[str, Any]:
+    from gptkit.model.cpu import load as cpu
+
     return {
         "name": name,
         "kind": kind,
         "path": str(model.path),
         "format": model.format,
         **_counts(model.config),
+        "backend_on_cpu": cpu.describe(),
         "dtypes": list(model.dtypes),
         "bytes_on_disk": model.n_bytes,
         "files": {file.path.name: file.n_bytes for file in model.files},
@@ -191,6 +194,7 @@ def _folder(record: dict[str, Any]) -> dict[str, Any]:
     return {
         "path": record["path"],
         "format": record["format"],
+        "on this CPU": record["backend_on_cpu"],
         "stored as": ", ".join(record["dtypes"]),
         "files": ", ".join(files),
         "tokenizer": record["tokenizer"],

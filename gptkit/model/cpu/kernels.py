@@ -17,14 +17,14 @@ up, and what is too much is zero.
 
 from __future__ import annotations
 
-import platform
 from typing import Any, NamedTuple
 
 import numpy as np
 from llvmlite import ir
-from numba import cfunc, config, njit, types
-from numba.core.codegen import get_host_cpu_features
+from numba import cfunc, njit, types
 from numba.extending import intrinsic
+
+from gptkit.model.cpu.processor import HAS_BF16_DOT, HAS_INT8_DOT, IS_X86
 
 F32, BF16, BF16_DOT, INT8, INT4, INT8_DOT, INT4_DOT = range(7)
 """How a matrix is stored and multiplied. `_DOT` takes activations in 16 or 8 bits too, and needs
@@ -42,18 +42,8 @@ _FLOAT = ir.FloatType()
 _VF, _VI, _VBYTES, _VHALF = (
     ir.VectorType(kind, n) for kind, n in ((_FLOAT, 16), (_I32, 16), (_I8, 64), (ir.HalfType(), 16))
 )
-_X86 = platform.machine().lower() in ("x86_64", "amd64")
 
 
-def processor_features() -> frozenset[str]:
-    """Return the names of the instructions that numba compiles for."""
-    said = config.CPU_FEATURES or (get_host_cpu_features() if not config.CPU_NAME else "")
-    return frozenset(name[1:] for name in said.split(",") if name.startswith("+"))
-
-
-_FEATURES = processor_features()
-HAS_BF16_DOT = _X86 and {"avx512f", "avx512bf16"} <= _FEATURES
-HAS_INT8_DOT = _X86 and {"avx512f", "avx512vnni"} <= _FEATURES
 KINDS = (
     F32,
     BF16,
@@ -307,7 +297,7 @@ def _look(typing: Any, at: Any) -> Any:
     """Read a counter, atomically, after a pause."""
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        if _X86:
+        if IS_X86:
             name = "llvm.x86.sse2.pause"
             nothing = ir.FunctionType(ir.VoidType(), [])
             known = builder.module.globals.get(name)
@@ -330,10 +320,11 @@ def _let_others_run(typing: Any) -> Any:
 
 # Parts of a step ------------------------------------------------------------------------------
 
+
 def _can_cache() -> bool:
     """Whether numba has a folder to keep compiled code in."""
     try:
-        njit(cache=True)(processor_features)
+        njit(cache=True)(_can_cache)
     except RuntimeError:
         return False
     return True

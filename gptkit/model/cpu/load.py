@@ -28,16 +28,25 @@ def why_not() -> str | None:
     return None
 
 
+def describe() -> str:
+    """Say in a line what computes on this CPU, and why."""
+    if reason := why_not():
+        return f"torch ({reason})"
+    from gptkit.model.cpu import processor
+
+    return f"cpu ({processor.describe()})"
+
+
 def kinds_of(dtype: str) -> tuple[int, int]:
     """Return the kinds of the layers' matrices and of the head, the fastest of this processor.
 
     The head of 4 bits has 8: a word's last bit of probability is decided there.
     """
-    from gptkit.model.cpu import kernels
+    from gptkit.model.cpu import kernels, processor
 
-    eight = kernels.INT8_DOT if kernels.HAS_INT8_DOT else kernels.INT8
-    four = kernels.INT4_DOT if kernels.HAS_INT8_DOT else kernels.INT4
-    half = kernels.BF16_DOT if kernels.HAS_BF16_DOT else kernels.BF16
+    eight = kernels.INT8_DOT if processor.HAS_INT8_DOT else kernels.INT8
+    four = kernels.INT4_DOT if processor.HAS_INT8_DOT else kernels.INT4
+    half = kernels.BF16_DOT if processor.HAS_BF16_DOT else kernels.BF16
     return {
         "float32": (kernels.F32, kernels.F32),
         "bfloat16": (half, half),

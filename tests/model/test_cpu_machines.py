@@ -1,0 +1,65 @@
+"""The kernels on other processors, on a cold cache, and beside each other."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("numba", reason="the kernels need the extra `fast`")
+
+ROOT = Path(__file__).parents[2]
+STEP = """
+import torch
+from gptkit.assembly import engine, load_model, open_model
+from gptkit.decoding.request import Request, Stops, resolve_chain
+from gptkit.plugin_host import registry
+model = load_model(open_model("mini"), registry(), backend="cpu", dtype="int8")
+ids = tuple(model.tokenizer.encode_ordinary("Who are you?"))
+chain = resolve_chain(["greedy"], registry())
+print([e.token_id for e in engine(model).stream(Request(ids, chain, Stops(20), 0))])
+"""
+
+
+def start(code, cache, **more):
+    environment = {**os.environ, "NUMBA_CACHE_DIR": str(cache), **more}
+    return subprocess.Popen(
+        [sys.executable, *code],
+        env=environment,
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+@pytest.mark.slow
+def test_a_processor_without_avx_512_computes_the_same(tmp_path):
+    """The tests of the kernels pass as compiled for another machine."""
+    tests = ["-m", "pytest", "-q", "-n0", "-p", "no:cacheprovider", "tests/model/test_cpu.py"]
+    haswell = {"NUMBA_CPU_NAME": "haswell", "NUMBA_CPU_FEATURES": "+avx,+avx2,+fma,+bmi2,+sse4.2"}
+    process = start(tests, tmp_path, **haswell)
+    said, wrong = process.communicate(timeout=600)
+    assert process.returncode == 0, said + wrong
+    assert "passed" in said
+
+
+@pytest.mark.slow
+def test_processes_that_compile_at_once_agree(tmp_path):
+    processes = [start(["-c", STEP], tmp_path) for _ in range(4)]
+    said = [process.communicate(timeout=600) for process in processes]
+    assert [process.returncode for process in processes] == [0] * 4, said
+    assert len({out for out, _ in said}) == 1
+
+
+def test_one_processor_is_enough_for_three_threads():
+    code = ["-c", "import os; os.sched_setaffinity(0, {0}); import torch\n"
+            "torch.set_num_threads(3)\n" + STEP]  # fmt: skip
+    if not hasattr(os, "sched_setaffinity"):
+        pytest.skip("this system does not say which processors a process may use")
+    process = subprocess.run(
+        [sys.executable, *code], cwd=ROOT, capture_output=True, text=True, timeout=120
+    )
+    assert process.returncode == 0, process.stderr
+    assert process.stdout.startswith("[")
