@@ -18,15 +18,15 @@ import sys, time
 from gptkit.cli import signals
 signals.PATIENCE_S = 1.0
 with signals.orderly() as stop:
-    print("ready", flush=True)
     try:
+        print("ready", flush=True)
         {body}
     except BaseException as error:
         print(type(error).__name__, stop.code, flush=True)
         {then}
 print("after", flush=True)
 """
-BUSY = "import numpy; x = numpy.ones((7000, 7000)); x @ x"
+BUSY = "import numpy; x = numpy.ones((7000, 7000)); print('busy', flush=True); x @ x"
 
 
 def start(body="time.sleep(30)", then="pass"):
@@ -70,9 +70,11 @@ def test_the_second_signal_ends_the_process(name, code):
 
 def test_it_ends_though_python_has_no_chance_to_look():
     process = start(body=BUSY)
-    time.sleep(0.5)
+    assert process.stdout.readline() == "busy\n"
+    time.sleep(0.1)
     process.send_signal(signal.SIGINT)
     time.sleep(0.1)
+    assert process.poll() is None
     process.send_signal(signal.SIGINT)
     begin = time.monotonic()
     assert process.wait(10) == 130

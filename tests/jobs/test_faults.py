@@ -400,17 +400,19 @@ def slow(real, n=[int(sys.argv[2])]):
     def call(*args):
         n[0] -= 1
         if n[0] == 0:
+            {prepare}
             print("here", file=sys.stderr, flush=True)
             {wait}
         return real(*args)
     return call
 name = sys.argv[1]
 setattr(os, name, slow(getattr(os, name)))
-from gptkit import cli
-sys.exit(cli.main(["run", "job.yaml"]))
+from gptkit.__main__ import main
+sys.argv[1:] = ["run", "job.yaml"]
+sys.exit(main())
 """
-SLEEP = "time.sleep(30)"
-COMPUTE = "import torch; x = torch.ones(9000, 9000, dtype=torch.float64); x @ x"
+SLEEP = "pass", "time.sleep(30)"
+COMPUTE = "import torch; x = torch.ones(9000, 9000, dtype=torch.float64)", "x @ x"
 
 
 def at(workshop, phase):
@@ -426,15 +428,16 @@ def at(workshop, phase):
         process = start(workshop.folder)
         wait_until(lambda: size(journal) > 3000, process)
     else:
-        name, n, wait = {
+        name, n, (prepare, wait) = {
             "fsync": ("fsync", "5", SLEEP),
             "rename": ("replace", "1", SLEEP),
             "in C": ("fsync", "5", COMPUTE),
         }[phase]
-        code = SLOW_CALL.format(wait=wait)
+        code = SLOW_CALL.format(prepare=prepare, wait=wait)
         process = start(workshop.folder, name, n, command=[sys.executable, "-c", code])
         while "here" not in (line := process.stderr.readline()) and line:
             pass
+        time.sleep(0.3)
     assert process.poll() is None
     return process
 
