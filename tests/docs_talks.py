@@ -22,15 +22,20 @@ from tests.docs_blocks import DOCS
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-ROOT = DOCS.parent
-PAGES = (DOCS / "chat.md", DOCS / "probs.md", DOCS / "history.md", ROOT / "README.md")
+PAGES = tuple(DOCS / f"{name}.md" for name in ("chat", "probs", "history"))
 BLOCK = re.compile(r"(<!-- talk: ([\w-]+) -->\n)(.*?)(<!-- end -->)", re.DOTALL)
 COLUMNS, ROWS = 84, 200
+WIDE = 200
+"""What the shell shows is not broken at the edge."""
 HOME = "/home/ann"
 """What the pages call the home folder, as long as its name really is, so that lines wrap alike."""
 MOVING = re.compile(r"\b\d{4}-\d\d-\d\d \d\d:\d\d\b|\b[a-z0-9]{8}\b")
 """Times, and what may be the id of a conversation: they differ each time."""
 
+FOREIGN = ("GPTKIT_", "XDG_", "DISPLAY", "WAYLAND_", "TMUX")
+"""Variables of the user who makes the pages, which might change them."""
+GREETING = ("mini, context 512 tokens.", "sampling as mini recommends: ")
+"""What each chat begins with; the pages show it once."""
 FILES = {
     "notes.txt": "What is the difference between top-k and top-p?\n",
     "stories.txt": "Tell me a story.\n" * 16,
@@ -73,8 +78,13 @@ TALKS: dict[str, tuple[Step, ...]] = {
         "/continue",
         "/tree",
     ),
-    "long": ("$ gptkit chat --seed 1", "/multi", "What is\rtemperature?\r/end", "/file notes.txt"),
-    "slash": ("$ gptkit chat --seed 1", "//tree is a command of what?"),
+    "long": (
+        "$ gptkit chat --seed 1",
+        "/multi",
+        "What is\rtemperature?\r/end",
+        "/file notes.txt",
+        "//tree",
+    ),
     "back": (
         "$ gptkit chat --seed 3",
         "Tell me a joke.",
@@ -172,7 +182,13 @@ TALKS: dict[str, tuple[Step, ...]] = {
         "/tree",
     ),
     "probs-pipe": ("$ printf 'What is a token?\\n/probs\\n' | gptkit chat --seed 3 2>/dev/null",),
-    "trace": ("$ gptkit chat --seed 3", "/trace", "/trace on", "/probs"),
+    "trace": (
+        "$ gptkit chat --seed 3 -s mirostat=3",
+        "Tell me a joke.",
+        "/trace on",
+        "/retry",
+        "/trace off",
+    ),
     # history.md
     "history": (
         "$ gptkit chat --seed 1",
@@ -193,7 +209,6 @@ TALKS: dict[str, tuple[Step, ...]] = {
         "$ gptkit history export {0} --output talk.md",
         "$ cat talk.md",
         "$ gptkit history export {0} --json",
-        "$ gptkit history show {0} --json | head -c 200",
         "$ gptkit history delete {0} --yes",
         "$ gptkit history list",
     ),
@@ -212,8 +227,6 @@ TALKS: dict[str, tuple[Step, ...]] = {
         "$ gptkit history list",
         "$ gptkit chat -c",
     ),
-    # README.md
-    "readme": ("$ gptkit chat --seed 1", "Hello!"),
 }
 """What is typed. `$ ` begins a line for the shell, in which {0} is the id of the first conversation
 of the talk; what follows it is typed into the chat that it began. Of several texts each odd one is
@@ -227,7 +240,7 @@ def replayed(name: str) -> str:
         for command, *typed in _runs(TALKS[name]):
             if "{0}" in command:
                 command = command.replace("{0}", _ids(folder)[0])
-            terminal = start(command, folder)
+            terminal = start(command, folder, columns=COLUMNS if typed else WIDE)
             if typed:
                 wait_for_start(terminal)
                 for step in typed:
@@ -235,6 +248,8 @@ def replayed(name: str) -> str:
                 terminal.type("\x04")
             terminal.wait_for_exit(timeout_s=60)
             shown = terminal.text().splitlines()
+            if name != "first":
+                shown = [line for line in shown if not line.startswith(GREETING)]
             lines += [f"$ {command}", *(shown[:-1] if shown[-1:] == [">"] else shown)]
     while not lines[-1]:
         lines.pop()
@@ -256,7 +271,7 @@ def start(
     command: str, folder: Path, *, rows: int = ROWS, columns: int = COLUMNS, **more: str
 ) -> Terminal:
     """Run a line of the shell in the home folder of a user."""
-    env = {k: v for k, v in environment().items() if not k.startswith(("GPTKIT_", "XDG_"))}
+    env = {k: v for k, v in environment().items() if not k.startswith(FOREIGN)}
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     return Terminal(
         ["env", "-C", str(folder), "bash", "-c", command],

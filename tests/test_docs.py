@@ -22,7 +22,9 @@ from gptkit.text.prompting import conversation, few_shot
 from gptkit.text.template import from_document, read_template
 from gptkit.training.grammar import expand
 from gptkit.training.recipe import RecipeSettings
+from tests import docs_pictures, docs_talks
 from tests.docs_blocks import BLOCK, DOCS, commands, made_anew
+from tests.docs_talks import BLOCK as TALK
 from tests.fakes import ByteTokenizer
 
 if TYPE_CHECKING:
@@ -102,6 +104,34 @@ def test_every_slash_command_is_on_the_page():
     page = read(DOCS / "chat.md")
     for name in OWN:
         assert f"`/{name}" in page, name
+
+
+def talks() -> dict[str, str]:
+    """Return the talks of the pages by name."""
+    return {
+        name: text for page in docs_talks.PAGES for _, name, text, _ in TALK.findall(read(page))
+    }
+
+
+def test_each_talk_is_on_a_page():
+    names = [name for page in docs_talks.PAGES for _, name, _, _ in TALK.findall(read(page))]
+    assert sorted(names) == sorted(docs_talks.TALKS)
+    for page in PAGES:
+        assert read(page).count("<!-- talk:") == len(TALK.findall(read(page)))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", docs_talks.TALKS)
+def test_a_talk_is_what_the_program_says(name):
+    now, shown = map(docs_talks.without_moving, (docs_talks.replayed(name), talks()[name]))
+    assert now == shown, f"run python -m tests.docs_talks {name}"
+
+
+@pytest.mark.parametrize("name", ["chat", "probs"])
+def test_a_picture_shows_what_its_script_says_and_fetches_nothing(name):
+    svg = read(DOCS / "images" / f"{name}.svg")
+    assert name in docs_pictures.PICTURES and len(svg) < 40_000
+    assert not re.search(r"https?://(?!www\.w3\.org/)|@import|<script", svg)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
