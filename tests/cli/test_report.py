@@ -9,8 +9,8 @@ from html.parser import HTMLParser
 import pytest
 
 from gptkit.cli import main
-from gptkit.cli.report_tables import percent, perplexity, share, text_bars
-from gptkit.jobs.tally import Spread
+from gptkit.cli.report.tables import percent, perplexity, share, text_bars
+from gptkit.jobs.reports.tally import Spread
 from tests.jobs.test_report import COLD, TWO, WARM, answer, failed, score
 
 HOSTILE = "<script>alert('x')</script> & \"quoted\" </p></div> \x1b[31m \u202egnp"

@@ -12,11 +12,11 @@ import pytest
 
 from gptkit.errors import ConfigError
 from gptkit.jobs import manifest
-from gptkit.jobs.figures import entropy_at_least
 from gptkit.jobs.journal import line_of
-from gptkit.jobs.report import make_report
-from gptkit.jobs.results import open_results
-from gptkit.jobs.tally import KEPT, Different, Grams, Repeats, Spread, text_hash
+from gptkit.jobs.reports.figures import entropy_at_least
+from gptkit.jobs.reports.report import make_report
+from gptkit.jobs.reports.results import open_results
+from gptkit.jobs.reports.tally import KEPT, Different, Grams, Repeats, Spread, text_hash
 from gptkit.jobs.writers import columns, write_rows
 
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from gptkit.jobs.tally import Spread
+    from gptkit.jobs.reports.tally import Spread
 
 LINE, BAR = 42, 10
 """Pixels for a line of text with a bar below, and for the bar."""

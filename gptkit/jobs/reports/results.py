@@ -13,8 +13,8 @@ from gptkit.jobs.files import Files
 from gptkit.jobs.forms import SUFFIXES, check_extras, form_of
 from gptkit.jobs.journal import record_of
 from gptkit.jobs.readers import read_rows
+from gptkit.jobs.reports.tally import text_hash
 from gptkit.jobs.rows import Fault, json_kind
-from gptkit.jobs.tally import text_hash
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping

@@ -9,15 +9,15 @@ from typing import TYPE_CHECKING, Any
 
 from gptkit.errors import ConfigError
 from gptkit.jobs import manifest
-from gptkit.jobs.figures import MAX_SHOWN, Figures, Measures, clip
-from gptkit.jobs.results import open_results
-from gptkit.jobs.tally import text_hash
+from gptkit.jobs.reports.figures import MAX_SHOWN, Figures, Measures, clip
+from gptkit.jobs.reports.results import open_results
+from gptkit.jobs.reports.tally import text_hash
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
     from pathlib import Path
 
-    from gptkit.jobs.results import Label, Result, Results
+    from gptkit.jobs.reports.results import Label, Result, Results
 
 N_SHOWN = 200
 """Rows that are kept to be shown."""

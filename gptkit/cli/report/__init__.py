@@ -26,8 +26,8 @@ def report(
     as_json: options.Json = False,
 ) -> None:
     """Show what came of a batch job: counts, lengths, errors, and its cells side by side."""
-    from gptkit.cli import report_view as view
-    from gptkit.jobs.report import make_report
+    from gptkit.cli.report import view
+    from gptkit.jobs.reports.report import make_report
 
     if html is not None:
         _check_page(html)
@@ -39,7 +39,7 @@ def report(
     else:
         view.print_report(made)
     if html is not None:
-        from gptkit.cli.report_page import write_page
+        from gptkit.cli.report.page import write_page
 
         write_page(html, made)
         options.say(f"written to {html}")

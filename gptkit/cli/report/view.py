@@ -6,16 +6,16 @@ import math
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from gptkit.cli.report_tables import QUANTILES, SPREADS, tables
+from gptkit.cli.report.tables import QUANTILES, SPREADS, tables
 from gptkit.text.safe import safe_line
 
 if TYPE_CHECKING:
     import rich.table
 
-    from gptkit.cli.report_tables import Table
-    from gptkit.jobs.figures import Example, Figures, Measures
-    from gptkit.jobs.report import Report
-    from gptkit.jobs.tally import Spread
+    from gptkit.cli.report.tables import Table
+    from gptkit.jobs.reports.figures import Example, Figures, Measures
+    from gptkit.jobs.reports.report import Report
+    from gptkit.jobs.reports.tally import Spread
 
 TEXT_WIDTH, NAME_WIDTH = 16, 6
 """Columns that a text and a name have at least; numbers are never cut."""

@@ -6,9 +6,9 @@ from html import escape
 from typing import TYPE_CHECKING, Any
 
 from gptkit import __version__
-from gptkit.cli import report_charts as charts
-from gptkit.cli.report_facts import facts, flat
-from gptkit.cli.report_tables import (
+from gptkit.cli.report import charts
+from gptkit.cli.report.facts import facts, flat
+from gptkit.cli.report.tables import (
     SPREADS,
     finish_reasons,
     measures,
@@ -18,8 +18,8 @@ from gptkit.cli.report_tables import (
     tables,
 )
 from gptkit.errors import ResourceError
-from gptkit.jobs.figures import likelihood
-from gptkit.jobs.report import N_SHOWN
+from gptkit.jobs.reports.figures import likelihood
+from gptkit.jobs.reports.report import N_SHOWN
 from gptkit.jobs.writers.whole import whole
 from gptkit.text.safe import safe, safe_line
 
@@ -27,9 +27,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
     from pathlib import Path
 
-    from gptkit.cli.report_tables import Table
-    from gptkit.jobs.report import Report, ShownRow
-    from gptkit.jobs.results import Label, Result
+    from gptkit.cli.report.tables import Table
+    from gptkit.jobs.reports.report import Report, ShownRow
+    from gptkit.jobs.reports.results import Label, Result
 
 N_COLOURS = 6
 """Classes c0 to c5 for finish reasons; what is rarer shares the last one."""

@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from gptkit.cli.sampler_view import bits
-from gptkit.jobs.tally import Spread
+from gptkit.jobs.reports.tally import Spread
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from gptkit.jobs.figures import Example, Figures, Measures
-    from gptkit.jobs.report import Report
+    from gptkit.jobs.reports.figures import Example, Figures, Measures
+    from gptkit.jobs.reports.report import Report
 
     Line = tuple[str, ...]
 

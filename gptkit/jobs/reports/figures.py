@@ -7,12 +7,12 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from gptkit.jobs.tally import Grams, Repeated, Repeats, Spread
+from gptkit.jobs.reports.tally import Grams, Repeated, Repeats, Spread
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from gptkit.jobs.results import Label, Result, Sample, Score
+    from gptkit.jobs.reports.results import Label, Result, Sample, Score
 
 MAX_SHOWN = 2000
 """Characters of a text that are kept to be shown."""
