@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import errno
+import glob
 import os
 from dataclasses import dataclass
 from itertools import count
 from typing import TYPE_CHECKING, Self
 
+from gptkit.errors import ConfigError
+
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from pathlib import Path
 
 
@@ -27,6 +31,22 @@ class Files:
         real = output.resolve()
         suffixes = ("", ".journal", ".lock", ".manifest.json")
         return cls(*(real.with_name(real.name + suffix) for suffix in suffixes))
+
+    def check_reads(self, reads: Iterable[Path]) -> None:
+        """Refuse to write over a file that the job reads; raise ConfigError."""
+        for ours in (self.output, self.journal, self.lock, self.manifest):
+            for read in reads:
+                if ours.exists() and read.exists() and ours.samefile(read):
+                    raise ConfigError(
+                        f"outputs: the job would write {shown(ours)}, which it reads: {read}",
+                        hint="give another path",
+                    )
+
+    def sweep(self) -> None:
+        """Remove what a killed run had begun to write; only for who has the lock."""
+        for path in (self.output, self.manifest):
+            for partial in path.parent.glob(f".{glob.escape(path.name)}.*.tmp"):
+                partial.unlink(missing_ok=True)
 
     def set_aside(self) -> Path | None:
         """Give manifest and journal names that end in a free number; return the last one.

@@ -32,13 +32,19 @@ def line_of(record: Mapping[str, Any]) -> bytes:
     return b"%08x %s\n" % (zlib.crc32(data), data)
 
 
+def is_whole(line: bytes) -> bool:
+    """Return whether a line is what was written, by its checksum."""
+    if line[8:9] != b" " or line[-1:] != b"\n":
+        return False
+    return line[:8] == b"%08x" % zlib.crc32(line[9:-1])
+
+
 def record_of(line: bytes) -> dict[str, Any] | None:
     """Return the record of a line, or None where the line is not what was written."""
-    data = line[9:-1]
-    if line[8:9] != b" " or line[-1:] != b"\n" or line[:8] != b"%08x" % zlib.crc32(data):
+    if not is_whole(line):
         return None
     try:
-        record = json.loads(data)
+        record = json.loads(line[9:-1])
     except ValueError:  # garbage whose checksum is right by chance
         return None
     return record if isinstance(record, dict) else None
@@ -120,7 +126,8 @@ class Journal:
 
         It is the first line, unless that was moved.
         """
-        for _, _, record in self._records():
+        for _, _, line in self._lines():
+            record = record_of(line) if _FORMAT_KEY.encode() in line else None
             if record is not None and _FORMAT_KEY in record:
                 if record[_FORMAT_KEY] != FORMAT:
                     raise ResumeRefused(
@@ -132,19 +139,32 @@ class Journal:
 
     def rows(self) -> Iterator[tuple[int, dict[str, Any]]]:
         """Yield place and record of each row that is readable, in the order they were written."""
-        for place, _, record in self._records():
+        for place, _, line in self._lines():
+            record = record_of(line)
             if record is not None and "row" in record:
                 yield place, record
+
+    def is_ours(self) -> bool:
+        """Return whether this is a journal, be it one whose first line was never finished.
+
+        A power cut may leave zeros in the place of what was written last.
+        """
+        self._reader.seek(0)
+        start = self._reader.read(64).split(b"\0")[0]
+        mark = b' {"%s": ' % _FORMAT_KEY.encode()
+        begins = start[8:].startswith(mark) or mark.startswith(start[8:])
+        is_header = begins and not start[:8].strip(b"0123456789abcdef")
+        return is_header or any(is_whole(line) for _, _, line in self._lines())
 
     def repair(self) -> Damage:
         """Cut off what stands after the last readable line, and say what is lost."""
         good, n_bad, n_lines = 0, 0, 0
-        for _, end, record in self._records():
-            if record is None:
-                n_bad += 1
-            else:
+        for _, end, line in self._lines():
+            if is_whole(line):
                 n_lines += n_bad
                 n_bad, good = 0, end
+            else:
+                n_bad += 1
         n_cut = self._end - good
         if n_cut:
             os.ftruncate(self._handle, good)
@@ -154,14 +174,14 @@ class Journal:
             self._reader = self.path.open("rb")
         return Damage(n_cut, n_lines)
 
-    def _records(self) -> Iterator[tuple[int, int, dict[str, Any] | None]]:
-        """Yield where each line begins and ends, and its record, if it has one."""
+    def _lines(self) -> Iterator[tuple[int, int, bytes]]:
+        """Yield where each line begins and ends, and the line."""
         place = 0
         while place < self._end:
             self._reader.seek(place)
             line = self._reader.readline()
             end = place + len(line)
-            yield place, end, record_of(line)
+            yield place, end, line
             place = end
 
     def add(self, record: Mapping[str, Any]) -> int:

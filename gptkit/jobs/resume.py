@@ -72,6 +72,8 @@ def _journal(
             return journal, header
         if next(journal.rows(), None) is not None:
             raise _other_job(files.journal, other)
+        if not journal.is_ours():
+            raise _in_the_way(files.journal)
     except BaseException:
         journal.close()
         raise
@@ -86,9 +88,11 @@ def _finished(
 
     Raise ResumeRefused where an output is there that this job may not replace.
     """
+    said = manifest.read(files.manifest)
+    if said is None and files.manifest.exists():
+        raise _in_the_way(files.manifest)
     if how.restart or how.no_resume or not files.output.exists():
         return None
-    said = manifest.read(files.manifest)
     other = differences(said["fingerprint"], print) if said else []
     if said is None or other:
         if journal is not None:  # whose end nobody could tell any more
@@ -130,6 +134,13 @@ def _other_job(path: Path, other: list[str]) -> ResumeRefused:
     return ResumeRefused(
         f"{shown(path)} belongs to a different job: {', '.join(other[:_TOLD])}{more}",
         hint=_OTHERWISE,
+    )
+
+
+def _in_the_way(path: Path) -> ResumeRefused:
+    return ResumeRefused(
+        f"{shown(path)} is in the way: it was not written by gptkit",
+        hint="give another --output, or move it away, as --restart does",
     )
 
 

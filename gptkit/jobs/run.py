@@ -61,6 +61,7 @@ def run(
     how = how or How()
     engine = engine or LocalEngine(job, load, how)
     files = Files.of(job.outputs)
+    files.check_reads([job.path, *job.inputs.files])
     with ExitStack() as stack:
         with _writing(files):
             note = stack.enter_context(hold(files.lock))
@@ -93,6 +94,7 @@ class _Run:
     def run(self) -> Iterator[Event]:
         """Yield what happens, to the end."""
         with _writing(self.files):
+            self.files.sweep()
             aside = self._set_aside()
             before = find(self.job, self.files, self.fingerprint, self.how)
         if aside is not None:

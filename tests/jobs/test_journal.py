@@ -151,6 +151,18 @@ def test_a_journal_that_was_never_begun_has_no_header(path, written, size):
         assert journal.header() is None
 
 
+@pytest.mark.parametrize("size", [0, 1, 8, 9, 12, 40])
+def test_a_torn_beginning_is_ours_and_other_files_are_not(path, written, size):
+    for data in (written[:size], written[:size] + b"\0" * 4096):
+        path.write_bytes(data)
+        with Journal.open(path) as journal:
+            assert journal.is_ours()
+    for data in (b'{"text": "a"}\n', b"a,b\n1,2\n", b"0123456789\n", b"deadbeef x\n"):
+        path.write_bytes(data)
+        with Journal.open(path) as journal:
+            assert not journal.is_ours()
+
+
 def test_another_format_is_refused(path):
     path.write_bytes(line_of({"gptkit_journal": 2}))
     with Journal.open(path) as journal, pytest.raises(ResumeRefused, match="another version"):

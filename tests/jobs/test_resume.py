@@ -447,6 +447,36 @@ def test_an_output_of_somebody_else_is_refused(job):
     assert progress.n_ok == N and len(job.output.read_bytes().splitlines()) == N
 
 
+@pytest.mark.parametrize("name", ["out.jsonl.journal", "out.jsonl.manifest.json"])
+def test_a_file_of_somebody_else_is_not_touched(job, name):
+    (job.folder / name).write_text('{"mine": 1}\n')
+    refused(job, f"^{name} is in the way: it was not written by gptkit")
+    assert (job.folder / name).read_text() == '{"mine": 1}\n'
+    job.restart()
+    assert (job.folder / f"{name}.1").read_text() == '{"mine": 1}\n'
+
+
+@pytest.mark.parametrize("name", ["out.jsonl.journal", "out.jsonl.lock", "out.jsonl.manifest.json"])
+def test_an_input_is_never_written_over(job, workshop, name):
+    rows = (workshop.folder / "in.jsonl").read_bytes()
+    (workshop.folder / "in.jsonl").rename(workshop.folder / f"{name}.jsonl")
+    (workshop.folder / name).hardlink_to(workshop.folder / f"{name}.jsonl")
+    workshop.job(inputs=f"{name}.jsonl")
+    with pytest.raises(ConfigError, match=f"the job would write {name}, which it reads"):
+        list(job.start(How(restart=True)))
+    assert (workshop.folder / name).read_bytes() == rows
+
+
+def test_what_a_killed_run_had_begun_to_write_is_removed(job):
+    for name in (".out.jsonl.77.tmp", ".out.jsonl.manifest.json.77.tmp"):
+        (job.folder / name).write_text("half")
+    (job.folder / ".other.jsonl.77.tmp").write_text("half")
+    job.finish()
+    assert [name for name in os.listdir(job.folder) if name.endswith(".tmp")] == [
+        ".other.jsonl.77.tmp"
+    ]
+
+
 def test_an_output_that_was_changed_is_refused(job):
     job.finish()
     expected = job.output.read_bytes()
