@@ -183,7 +183,7 @@ TALKS: dict[str, tuple[Step, ...]] = {
     ),
     "probs-pipe": ("$ printf 'What is a token?\\n/probs\\n' | gptkit chat --seed 3 2>/dev/null",),
     "trace": (
-        "$ gptkit chat --seed 3 -s mirostat=3",
+        "$ gptkit chat --seed 3 -s mirostat=2",
         "Tell me a joke.",
         "/trace on",
         "/retry",

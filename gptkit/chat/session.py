@@ -29,12 +29,14 @@ if TYPE_CHECKING:
     from gptkit.chat.events import Answered, Look
     from gptkit.chat.settings import ChatSettings, ChosenTemplate
     from gptkit.decoding.engine import Engine
-    from gptkit.decoding.request import Chain, Draft, StageTrace
+    from gptkit.decoding.request import Chain, Draft, Stage, StageTrace
     from gptkit.plugin_api import Tokenizer
 
 MAX_MESSAGE_BYTES = 8_000_000
 N_ALTERNATIVES = 10
 """Tokens that might have been, which are kept for each token of an answer."""
+LOOKING_BACK = ("bias", "penalty", "constraint")
+"""Phases whose stages depend on where the answer begins; the later ones see the logits alone."""
 KEEP_EVERY_S = 1.0
 """How often a growing answer is kept."""
 
@@ -311,8 +313,7 @@ class Session:
         """Return what each stage did to the n-th token of an answer, from 0.
 
         A draw depends on seed, position and what stands before it, so it is simply drawn again.
-        A stage with memory has forgotten what it learned of the tokens before, and may do another
-        thing: then the token differs, and RequestError is raised.
+        Where a stage looks back at what was written, all of the answer is.
         """
         look = self.looks[turn.number][n]
         if look.trace:
@@ -320,6 +321,11 @@ class Session:
         if turn.made is None or turn.made.model != self.model_name:
             raise RequestError("another model wrote this answer")
         before = self._requests[turn.number]
+        if any(map(_looks_back, before.chain)):
+            self._trace_all(turn, before, len(before.prompt_ids) - turn.made.n_prompt)
+            if trace := self.looks[turn.number][n].trace:
+                return trace
+            raise RequestError("what the stages remembered then is not known any more")
         ids = (*before.prompt_ids[: turn.made.n_prompt], *turn.made.token_ids[:n])
         stops = Stops(max_new_tokens=1)
         request = replace(
@@ -327,8 +333,20 @@ class Session:
         )
         event = next(iter(self.engine.stream(request)))
         if event.error is not None or event.token_id != look.token_id:
-            raise RequestError("what the stages remembered then is not known any more")
+            raise RequestError("the chain takes another token here now")
         return event.trace
+
+    def _trace_all(self, turn: Turn, before: Request, n_before: int) -> None:
+        """Write an answer again, from its n-th token on, to keep what each stage does."""
+        looks = list(self.looks[turn.number])
+        stops = replace(before.stops, max_new_tokens=len(looks) - n_before, max_time_s=0.0)
+        request = replace(before, stops=stops, trace=True, draft=None, strategy=None)
+        drawn = (one for one in self.engine.stream(request) if one.token_id is not None)
+        for i, event in enumerate(drawn, start=n_before):
+            if event.token_id != looks[i].token_id:
+                break
+            looks[i] = replace(looks[i], trace=event.trace)
+        self.looks[turn.number] = tuple(looks)
 
     def _seed(self, retry: int | None) -> int:
         """Return the seed of the answer to the cursor; each answer to one message has its own."""
@@ -445,6 +463,13 @@ def _whole_characters(ids: Sequence[int], tokenizer: Tokenizer) -> int:
         if decoder.getstate()[0]:
             return n
     return len(ids)
+
+
+def _looks_back(stage: Stage) -> bool:
+    """Return whether a stage may tell what was written from what was asked, or remembers it."""
+    if stage.is_off:
+        return False
+    return stage.sampler.state_from is not None or stage.sampler.phase in LOOKING_BACK
 
 
 def _clean(line: str) -> tuple[str, int]:

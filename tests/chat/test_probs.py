@@ -68,8 +68,18 @@ def test_moving_about():
     assert probs.option is probs.cell.options[0]
 
 
-def test_a_trace_is_that_of_the_answer_itself():
-    items = [{"temperature": 0.8}, {"top_k": 20}, {"top_p": 0.9}]
+@pytest.mark.parametrize(
+    "items",
+    [
+        [{"temperature": 0.8}, {"top_k": 20}, {"top_p": 0.9}],
+        [{"mirostat": 2.0}],
+        [{"penalties": {"presence": 2.0, "scope": "output"}}, {"temperature": 0.8}],
+        [{"min_new_tokens": 3}, {"top_k": 20}],
+    ],
+    ids=str,
+)
+def test_a_trace_is_that_of_the_answer_itself(items):
+    """A stage that looks back saw the answer as a part of the prompt, and had forgotten."""
     talk = talk_with_an_answer(items=items)
     traced = talk_with_an_answer(items=items)
     say(traced, "/trace on")
@@ -82,7 +92,7 @@ def test_a_trace_is_that_of_the_answer_itself():
         one.move(at)
         other.move(at)
         assert one.trace() == other.trace()
-        assert [stage.label for stage in one.trace()] == ["model", "temperature", "top_k", "top_p"]
+        assert [stage.label for stage in one.trace()] == ["model", *(next(iter(i)) for i in items)]
     assert len(talk.conversation.turns) == n_turns
 
 
@@ -102,14 +112,15 @@ def test_an_answer_that_goes_on_with_another_token():
     assert probs.trace()[0].p_after == pytest.approx(probs.cells[6].p, rel=1e-4)
 
 
-def test_what_stages_remembered_can_not_be_traced_again():
+def test_what_a_stage_remembered_of_an_answer_that_goes_on_is_not_known():
+    """Of its first half; what it did from there on is."""
     talk = talk_with_an_answer(items=[{"mirostat": 2.0}])
+    option = last(talk).cells[4].options[3]
+    sort(talk.choose(talk.conversation.cursor, 4, option.token_id))
     probs = last(talk)
-    said = []
-    for _ in range(12):
-        said.append(probs.trace())
-        probs.move(1)
-    assert any(isinstance(one, str) and "remembered" in one for one in said) or all(said)
+    assert "remembered" in probs.trace()
+    probs.move(6)
+    assert [stage.label for stage in probs.trace()] == ["model", "mirostat"]
 
 
 def test_tokens_are_shown_on_one_line():
