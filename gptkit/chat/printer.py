@@ -49,11 +49,11 @@ class Printer:
         self.wraps = wraps
         self.shown = shown
         self._size = size
-        self._columns = size(out)[0]
         self.begin()
 
     def begin(self) -> None:
         """Start at the left edge; `n_lines` counts from here."""
+        self._columns = self._size(self.out)[0]
         self.n_lines: int | None = 0
         """Line ends since `begin`; None where the window changed, so that nobody can say."""
         self.at_line_start = True

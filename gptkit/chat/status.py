@@ -25,10 +25,10 @@ def line(session: Session, columns: int) -> str:
     more = []
     if (last := session.last) is not None:
         more = [f"{last.tok_per_s:,.0f} tokens/s", f"{last.n_reused:,} reused"]
-    name, place = safe_line(session.model.name), safe_line(_place(session.conversation))
-    context = f"context {'▰' * full}{'▱' * (BAR - full)} {both}"
-    tries = [[name, context, *more, *filter(None, [place])], [name, context, *more]]
-    tries += [[name, both, *more[:n]] for n in range(len(more), -1, -1)]
+    name, place = safe_line(session.model.name), _place(session.conversation)
+    bar = f"context {'▰' * full}{'▱' * (BAR - full)} {both}"
+    rest = [*more, *filter(None, [place])]
+    tries = [[name, bar, *rest], *([name, both, *rest[:n]] for n in range(len(rest), -1, -1))]
     fitting = (GAP.join(parts) for parts in (*tries, [name, left], [left]))
     return next((said for said in fitting if get_cwidth(said) <= columns), "")
 

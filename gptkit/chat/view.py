@@ -44,8 +44,8 @@ if TYPE_CHECKING:
 GAP, INDENT = 2, 4
 LEAST_COLUMNS = 30
 """The last column of a table is no narrower; then it stands below the others instead."""
-MOST_COLUMNS = 24
-"""How far the columns of such a table are apart at most."""
+MOST_COLUMNS, SHORT = 24, 12
+"""How wide its other columns are at most, and a last cell that may stand beside them after all."""
 
 
 class View:
@@ -187,16 +187,24 @@ class View:
         self._print(grid)
 
     def _stacked(self, rows: list[list[str]], widths: list[int]) -> None:
-        """Show a table in a window too narrow for it: the last cell of a row is a line below."""
+        """Show a table in a window too narrow for it: what the last cell says stands below."""
+        wide = [min(width, MOST_COLUMNS) for width in widths]
+        gap, columns = " " * GAP, self.console.width
         for *first, last in rows:
-            wide = (min(width, MOST_COLUMNS) for width in widths)
-            cells = (
+            padded = [
                 cell + " " * (width - cell_len(cell))
                 for cell, width in zip(first, wide, strict=False)
-            )
-            self._print(Text((" " * GAP).join(cells).rstrip()))
-            if last:
-                self._print(Padding(Text(last), (0, 0, 0, INDENT)))
+            ]
+            beside = gap.join((*padded, last))
+            if cell_len(last) <= SHORT and cell_len(beside) <= columns:
+                self._print(Text(beside))
+                continue
+            n = len(first)
+            while n > 1 and cell_len(gap.join(padded[:n]).rstrip()) > columns:
+                n -= 1
+            self._print(Text(gap.join(padded[:n]).rstrip()))
+            for cell in filter(None, (*first[n:], last)):
+                self._print(Padding(Text(cell), (0, 0, 0, INDENT)))
 
     def _tree(self, tree: Tree) -> None:
         for (lead, turn), line in zip(tree.rows, plain.lines(tree), strict=True):

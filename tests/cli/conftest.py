@@ -14,6 +14,7 @@ from tests.cli.scripted_plugin import END, Bytes
 
 HERE = Path(__file__).parent
 GPTKIT = [sys.executable, "-m", "gptkit"]
+TORCH = ["--backend", "torch"]  # nothing is compiled then
 
 
 @pytest.fixture(scope="module")
@@ -54,7 +55,7 @@ def start(model, env):
     started = []
 
     def begin(*answers, args=(), delay_s=0.0, env_more=None, prompt=True, **size):
-        command = [*GPTKIT, "chat", "-m", str(model), "-s", f"scripted={delay_s}", *args]
+        command = [*GPTKIT, "chat", "-m", str(model), "-s", f"scripted={delay_s}", *TORCH, *args]
         terminal = Terminal(command, env=env(*answers, **(env_more or {})), **size)
         started.append(terminal)
         if prompt:
@@ -65,3 +66,64 @@ def start(model, env):
     yield begin
     for terminal in started:
         terminal.close()
+
+
+class Talk(Terminal):
+    """One chat for many tests, since each start takes more than a second."""
+
+    def __init__(self, model, folder, *, args=(), **more):
+        self.script = folder / "script.json"
+        self.script.write_text("[]")
+        size = {name: more.pop(name) for name in ("rows", "columns") if name in more}
+        env = environment(
+            SCRIPT=str(self.script),
+            GPTKIT_PLUGINS=str(HERE / "scripted_plugin.py"),
+            GPTKIT_HOME=str(folder / "home"),
+            **more,
+        )
+        command = [*GPTKIT, "chat", "-m", str(model), "-s", "scripted", *TORCH, *args]
+        super().__init__(command, env=env, **size)
+        self.delay_s = 0.0
+
+    def anew(self, *answers, delay_s=0.0, rows=24, columns=80):
+        """Begin a conversation in which the model says these answers, on an empty screen."""
+        self.type("\x03")  # what is left of an earlier test
+        self.resize(rows, columns)
+        text = [a if isinstance(a, bytes) else a.encode() for a in answers]
+        self.script.write_text(json.dumps([one.decode("latin-1") for one in text]))
+        self.ask("/reset", "a new conversation")
+        if delay_s != self.delay_s:
+            self.delay_s = delay_s
+            self.ask(f"/set scripted {delay_s}")
+        self.type("\x0c")
+        while "/reset" in "\n".join(self.screen.display):
+            self._read()
+        self.wait_for_prompt()
+        self.screen.history.top.clear()
+        self.raw = b""
+
+    def ask(self, line, *wanted):
+        """Send a line, wait for what comes of it and for the prompt; return the screen."""
+        n = len(self.raw)
+        self.type(f"{line}\r")
+        self.wait(*wanted)
+        while len(self.raw) == n:
+            self._read()
+        return self.wait_for_prompt()
+
+
+@pytest.fixture(scope="module")
+def open_talk(model, tmp_path_factory):
+    """Return a function that starts a chat for many tests; all are ended with the module."""
+    opened = []
+
+    def begin(**more):
+        talk = Talk(model, tmp_path_factory.mktemp("talk"), **more)
+        opened.append(talk)
+        talk.wait("/help lists")  # the model is there
+        talk.wait_for_prompt()
+        return talk
+
+    yield begin
+    for talk in opened:
+        talk.close()

@@ -11,6 +11,8 @@ import pexpect
 import pyte
 
 PATIENCE_S = 30
+OURS = {"NO_COLOR", "TERM", "COLUMNS", "LINES"}
+OURS |= {"TMUX", "DISPLAY", "WAYLAND_DISPLAY", "SSH_CONNECTION", "EDITOR", "VISUAL"}
 
 
 class _Screen(pyte.HistoryScreen):
@@ -72,6 +74,11 @@ class Terminal:
     def type(self, text):
         """Press keys."""
         self.child.send(text)
+
+    def resize(self, rows, columns):
+        """Give the window another size."""
+        self.screen.resize(rows, columns)
+        self.child.setwinsize(rows, columns)
 
     def lines(self):
         """Return what is on the screen, and what has gone over its top."""
@@ -138,6 +145,5 @@ class Terminal:
 
 
 def environment(**more):
-    """Return the environment without what would change how a terminal looks."""
-    env = {k: v for k, v in os.environ.items() if k not in ("NO_COLOR", "TERM", "COLUMNS", "LINES")}
-    return {**env, **more}
+    """Return the environment without what would change how a terminal looks, or what copies."""
+    return {**{k: v for k, v in os.environ.items() if k not in OURS}, **more}

@@ -8,7 +8,7 @@ from pathlib import Path
 from gptkit.plugin_api import Sampler, Tokenizer, hookimpl, param
 
 CONTROL = ("<|system|>", "<|user|>", "<|assistant|>", "<|end|>")
-USER, END = 257, 259
+USER, ASSISTANT, END = 257, 258, 259
 
 
 class Bytes(Tokenizer):
@@ -44,11 +44,25 @@ class Scripted(Sampler):
         ids = logits.argmax(-1).clone()
         for row in range(rows.R):
             time.sleep(float(p.delay_s[row]))
-            turn = list(rows.tokens(row)).count(USER) - 1
-            answer = answers[turn % len(answers)].encode("latin-1")
-            n_out = int(rows.n_out[row])
+            tokens = list(rows.tokens(row))
+            answer = answers[(tokens.count(USER) - 1) % len(answers)].encode("latin-1")
+            n_out = tokens[::-1].index(ASSISTANT)  # where it goes on, too
             ids[row] = answer[n_out] if n_out < len(answer) else END
         return ids
+
+
+class Leaves(Sampler):
+    """Do what no plugin should: call sys.exit, or raise what $RAISES says."""
+
+    name = "leaves"
+    phase = "scale"
+    code = param(0, ge=0, off=0, help="the exit code; 99 raises instead")
+
+    def apply(self, logits, p, rows):
+        code = int(p.code[0])
+        if code == 99:
+            raise RuntimeError(json.loads(Path(os.environ["SCRIPT"]).read_text())[0])
+        raise SystemExit(code)
 
 
 @hookimpl
@@ -58,4 +72,4 @@ def gptkit_tokenizers():
 
 @hookimpl
 def gptkit_samplers():
-    yield Scripted
+    yield from (Scripted, Leaves)
