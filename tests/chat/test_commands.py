@@ -401,6 +401,32 @@ class Module:
         yield Count
 
 
+class Tree2(Count):
+    """Draw another tree."""
+
+    name = "tree"
+
+
+class Others:
+    @staticmethod
+    @hookimpl
+    def gptkit_commands():
+        yield from (Count, Tree2)
+
+
+def test_a_name_that_is_taken_is_written_in_full():
+    """One name twice made /help and completion fail; a name of ours hid the plugin's silently."""
+    talk = session(["one"], plugins=[Module, Others])
+    shown = [row[0] for row in say(talk, "/help").rows]
+    assert {"/dist0/count [ask]", "/dist1/count [ask]", "/dist1/tree [ask]"} <= set(shown)
+    assert "/count [ask]" not in shown
+    assert say(talk, "/dist1/count").notes == say(talk, "/dist1/tree").notes == ["0 turns"]
+    (error,) = say(talk, "/count").errors
+    assert error.hint == "write 'dist0/count' or 'dist1/count'"
+    say(talk, "hi")
+    assert only(talk.handle("/tree"), Tree).here.number == 2
+
+
 def test_a_plugins_command_shows_and_says():
     talk = session(["one", "two"], plugins=[Module])
     say(talk, "hi")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 import re
 from typing import TYPE_CHECKING
@@ -9,7 +10,7 @@ from typing import TYPE_CHECKING
 from gptkit.chat.commands import files, talk, tuning, views
 from gptkit.chat.events import Note, SessionEvent, Table
 from gptkit.chat.plain import shortened
-from gptkit.errors import UnknownName, did_you_mean, plugin_code
+from gptkit.errors import NameClash, UnknownName, did_you_mean, plugin_code
 from gptkit.plugin_api import Say
 
 if TYPE_CHECKING:
@@ -27,7 +28,7 @@ def run(session: Session, line: str) -> Iterator[SessionEvent]:
     rest = line[1 + len(name) :].strip()
     if name in OWN:
         yield from OWN[name](session, rest)
-    elif name in session.settings.registry.names("command"):
+    elif name.rpartition("/")[2] in session.settings.registry.names("command"):
         found = session.settings.registry.find("command", name).value
         yield from _run_plugin(session, found(), rest)
     else:
@@ -36,9 +37,20 @@ def run(session: Session, line: str) -> Iterator[SessionEvent]:
 
 
 def names(session: Session) -> list[str]:
-    """Return the names of all commands: our own, and those of plugins."""
-    theirs = session.settings.registry.names("command")
-    return [*OWN, *(name for name in theirs if name not in OWN)]
+    """Return the names of all commands: our own, and those of plugins.
+
+    One that is taken, by us or by two plugins, stands with its distribution before it.
+    """
+    registry = session.settings.registry
+    theirs = []
+    for offer in registry.offers("command"):
+        full = f"{offer.source.distribution}/{offer.name}"
+        for name in (full,) if offer.name in OWN else (offer.name, full):
+            with contextlib.suppress(NameClash):
+                if registry.find("command", name) is offer:
+                    theirs.append(name)
+                    break
+    return [*OWN, *sorted(theirs)]
 
 
 def usage(session: Session, name: str) -> tuple[str, str]:
