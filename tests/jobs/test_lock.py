@@ -83,6 +83,7 @@ def test_a_killed_process_gives_its_lock_up(path, other):
         (words(pid=os.getpid()), f"pid {os.getpid()} since"),  # a pid that is used again
         (words(pid=1, host=Owner.me().host), "pid 1 since"),
     ],
+    ids=["of another host", "our own pid", "another process"],
 )
 def test_a_file_that_nobody_holds_is_taken_over_whatever_it_says(path, text, said):
     path.write_text(text)
@@ -121,6 +122,7 @@ def test_a_lock_that_is_given_up_while_we_take_it_is_made_anew(path, monkeypatch
         (words(pid=os.getpid(), host=Owner.me().host), False),
         (words(), False),
     ],
+    ids=["empty", "of a process that is gone", "our own", "of another host"],
 )
 def test_where_there_are_no_locks_the_file_is_believed(path, monkeypatch, text, taken):
     def none(handle, how):
