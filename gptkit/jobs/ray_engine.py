@@ -450,6 +450,7 @@ class RayEngine:
         else:
             mine = {key: value for key, value in os.environ.items() if key.startswith("GPTKIT_")}
             options = {"runtime_env": {"env_vars": mine}} if mine else {}
+            _check_port(self.address)
         quiet = self._stack.enter_context(_Quiet())
         with warnings.catch_warnings(), _handlers_kept():
             warnings.simplefilter("ignore")
@@ -463,10 +464,7 @@ class RayEngine:
                     self.address, log_to_driver=False, logging_level=logging.CRITICAL, **options
                 )
             except ConnectionError as error:
-                raise ConfigError(
-                    f"--address {self.address}: there is no cluster: {_first_line(error)}",
-                    hint="without --address one is started on this machine",
-                ) from error
+                raise _no_cluster(self.address, error) from error
         self._stack.callback(ray.shutdown)
         quiet.speak()
 
@@ -490,6 +488,24 @@ class RayEngine:
         share = sum(cpus) / workers
         threads = threads or max(1, int(min(share, *cpus)))
         return _Pool(workers, threads, min(threads, int(share) or share), int(by_gpu))
+
+
+def _check_port(address: str) -> None:
+    """Raise ConfigError where nobody listens: Ray itself would go on asking for minutes."""
+    host, colon, port = address.rpartition(":")
+    if not (colon and port.isdigit()):
+        return
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=10).close()
+    except (OSError, OverflowError) as error:
+        raise _no_cluster(address, error) from error
+
+
+def _no_cluster(address: str, error: Exception) -> ConfigError:
+    return ConfigError(
+        f"--address {address}: there is no cluster: {_first_line(error)}",
+        hint="without --address one is started on this machine",
+    )
 
 
 @contextmanager

@@ -24,6 +24,7 @@ from gptkit.plugin_host import registry
 from tests.jobs.test_faults import finish, start, varied, wait_until
 
 RAY = ("--engine", "ray", "--workers", "2")
+LONG = {"stop": "{max_new_tokens: 90}", "on_overflow": "truncate_left", "batch_size": "4"}
 MATRIX = "{sampler: {cold: [greedy], warm: [{temperature: 0.9}]}}"
 
 
@@ -141,19 +142,19 @@ def gptkit_samplers():
 
 
 @cluster
-def test_a_worker_that_is_killed_costs_no_row(workshop):
-    long = {"stop": "{max_new_tokens: 90}", "batch_size": "4"}
-    workshop.job(rows=varied(160), matrix=MATRIX, sampling="{seed: 7}", **long)
+def test_workers_that_are_killed_cost_no_row(workshop):
+    workshop.job(rows=varied(160), matrix=MATRIX, sampling="{seed: 7}", **LONG)
     code, err = finish(workshop.folder, "--output", "here.jsonl")
     assert code == 0, err
     journal = workshop.folder / "out.jsonl.journal"
     driver = start(workshop.folder, *RAY)
     wait_until(lambda: len(rows_of(journal)) > 20 and len(workers(driver)) == 2, driver)
     n = len(rows_of(journal))
-    os.kill(workers(driver)[0], signal.SIGKILL)
+    for worker in workers(driver):  # one of them may have been about to begin
+        os.kill(worker, signal.SIGKILL)
     _, err = driver.communicate(timeout=300)
     assert driver.returncode == 0 and 20 < n < 300, err
-    assert err.count("note: a worker was lost, pid") == 1 and is_quiet(err), err
+    assert err.count("note: a worker was lost, pid") in (1, 2) and is_quiet(err), err
     expected = (workshop.folder / "here.jsonl").read_bytes()
     assert (workshop.folder / "out.jsonl").read_bytes() == expected
     assert len(rows_of(journal)) == 320  # each once
@@ -162,7 +163,7 @@ def test_a_worker_that_is_killed_costs_no_row(workshop):
 @cluster
 @pytest.mark.parametrize("how", ["kill", "ctrl-c"])
 def test_a_driver_that_ends_goes_on_where_it_was(workshop, how):
-    workshop.job(rows=varied(160), stop="{max_new_tokens: 90}", batch_size="4")
+    workshop.job(rows=varied(160), **LONG)
     code, err = finish(workshop.folder, "--output", "here.jsonl")
     assert code == 0, err
     journal = workshop.folder / "out.jsonl.journal"
@@ -176,7 +177,7 @@ def test_a_driver_that_ends_goes_on_where_it_was(workshop, how):
     if how == "ctrl-c":
         assert driver.returncode == 130 and time.monotonic() - at < 10
         assert "run the same command to continue" in err and is_quiet(err), err
-    gone = time.monotonic() + 20
+    gone = time.monotonic() + 90  # Ray's own helpers take half a minute to see it
     while left := [pid for pid in began if Path(f"/proc/{pid}").exists()]:
         assert time.monotonic() < gone, {pid: began[pid] for pid in left}
         time.sleep(0.1)
