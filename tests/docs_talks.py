@@ -32,7 +32,7 @@ HOME = "/home/ann"
 MOVING = re.compile(r"\b\d{4}-\d\d-\d\d \d\d:\d\d\b|\b[a-z0-9]{8}\b")
 """Times, and what may be the id of a conversation: they differ each time."""
 
-FOREIGN = ("GPTKIT_", "XDG_", "DISPLAY", "WAYLAND_", "TMUX")
+FOREIGN = ("GPTKIT_", "XDG_")
 """Variables of the user who makes the pages, which might change them."""
 GREETING = ("mini, context 512 tokens.", "sampling as mini recommends: ")
 """What each chat begins with; the pages show it once."""
