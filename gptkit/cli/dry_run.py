@@ -72,7 +72,7 @@ def _print(job: Job, found: Sequence[CellEstimate], tokenizers: _Tokenizers) -> 
     else:
         _print_cells(found)
     there = ", which is there already" if job.outputs.exists() else ""
-    _line("writes", f"{job.outputs}{there}; beside it {', '.join(_suffixes(job))}")
+    _line("writes", f"{job.destination}{there}; beside it {', '.join(_suffixes(job))}")
     for one, (row, made) in _firsts(found):
         named = f"row {row.index:,}" if row.id is None else f"id {row.id!r}"
         said = f"{len(made.ids):,} tokens, for {named}"
@@ -162,7 +162,7 @@ def _record(job: Job, found: Sequence[CellEstimate], tokenizers: _Tokenizers) ->
         "cells": [_cell_record(one) for one in found],
         "prefill_tokens": sum(one.prefill_shared for one in found),
         "new_tokens_at_most": sum(one.new_tokens for one in found),
-        "writes": [str(job.outputs), *(f"{job.outputs}{suffix}" for suffix in _suffixes(job))],
+        "writes": [job.destination, *(f"{job.destination}{suffix}" for suffix in _suffixes(job))],
         "first_prompts": [_first_record(one, *first, tokenizers) for one, first in _firsts(found)],
     }
 

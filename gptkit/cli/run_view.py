@@ -100,13 +100,13 @@ class View:
         else:
             said = f"{progress.n_ok:,} ok"
         if self.was_there:
-            options.say(f"{said}; {self.job.outputs} is finished already")
+            options.say(f"{said}; {self.job.destination} is finished already")
             return
         if progress.new_tokens:
             said += f"; {_speed(progress, self.seconds)} tok/s"
         if progress.n_reused:
             said += f", {_reuse(progress)} of the prompts reused"
-        options.say(f"{said}; written to {self.job.outputs}")
+        options.say(f"{said}; written to {self.job.destination}")
 
     def summary(self) -> dict[str, Any]:
         """Return the same for programs."""
@@ -126,7 +126,7 @@ class View:
             "model": cell.source.path.name,
             "chain": [str(stage) for stage in cell.chain],
             "cells": [dict(cell.label) for cell in self.job.cells],
-            "outputs": str(self.job.outputs),
+            "outputs": self.job.destination,
         }
 
 

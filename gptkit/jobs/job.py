@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from gptkit.jobs.scan import Scan
     from gptkit.jobs.selection import Examples
     from gptkit.jobs.spec import Task
+    from gptkit.jobs.storage import Remote
     from gptkit.plugin_api import Template
     from gptkit.plugin_host import Registry
 
@@ -78,6 +79,13 @@ class Job:
     scan: Scan
     registry: Registry
     notes: tuple[str, ...] = ()
+    remote: Remote | None = None
+    """Where the output goes that is made at `outputs`, if it goes anywhere else."""
+
+    @property
+    def destination(self) -> str:
+        """Where the output is in the end."""
+        return self.remote.url if self.remote else str(self.outputs)
 
 
 def wanted(template: Template | ChatTemplate) -> frozenset[str]:

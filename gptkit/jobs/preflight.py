@@ -21,7 +21,7 @@ from gptkit.decoding.request import (
     resolve_stops,
 )
 from gptkit.errors import ConfigError, did_you_mean
-from gptkit.jobs import matrix, score
+from gptkit.jobs import matrix, score, storage
 from gptkit.jobs.examples import examples_files
 from gptkit.jobs.job import Cell, Job
 from gptkit.jobs.readers import open_inputs
@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from gptkit.decoding.request import Chain, Item
     from gptkit.jobs.readers import Inputs
     from gptkit.jobs.scan import Scan
+    from gptkit.jobs.storage import Remote
     from gptkit.plugin_host import Registry
 
 
@@ -120,7 +121,7 @@ def prepare(
         encoding=settings.encoding,
         spool=given.no_resume,
     )
-    outputs = given.outputs or Path(settings.outputs)
+    outputs, remote = _outputs(given.outputs or settings.outputs, inputs)
     check_output(outputs, [path, *inputs.files, *examples_files(settings, path.parent)])
     names = {name for one in templates.values() for name in one.names(with_output=scores)}
     inputs, found = _scan(inputs, names, settings, document)
@@ -178,6 +179,7 @@ def prepare(
         scan=found,
         registry=registry,
         notes=tuple(dict.fromkeys(notes)),
+        remote=remote,
     )
 
 
@@ -265,6 +267,18 @@ def _beside(model: str | None, folder: Path) -> str | None:
     if model is None or Path(model).name == model or not (folder / model).exists():
         return model
     return str(folder / model)
+
+
+def _outputs(name: str | Path, inputs: Inputs) -> tuple[Path, Remote | None]:
+    """Return where the output is made, and where it goes from there, with what is there already."""
+    url = storage.url_of(name)
+    if url is None:
+        return storage.path_of(name), None
+    if any(source.name == url for source in inputs.sources):
+        raise ConfigError(f"outputs: {url} is what the job reads", hint="give another URL")
+    remote = storage.Remote(url)
+    remote.pull()
+    return remote.path, remote
 
 
 def _drawn_seed(outputs: Path, *, restart: bool) -> int:

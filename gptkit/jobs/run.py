@@ -60,14 +60,15 @@ def run(
     """
     how = how or How()
     engine = engine or LocalEngine(job, load, how)
-    files = Files.of(job.outputs)
+    files, remote = Files.of(job.outputs), job.remote
     files.check_reads([job.path, *job.inputs.files])
     with ExitStack() as stack:
         with _writing(files):
-            note = stack.enter_context(hold(files.lock))
+            note = stack.enter_context(hold(files.lock) if remote is None else remote.hold())
         if note:
             yield Note(note)
-        yield from _Run(job, engine, how, files, stack).run()
+        events = _Run(job, engine, how, files, stack).run()
+        yield from events if remote is None else remote.mirrored(events, how)
 
 
 class _Run:
@@ -91,7 +92,7 @@ class _Run:
         self.started = datetime.now()
         self.load_s = self.compute_s = 0.0
 
-    def run(self) -> Iterator[Event]:
+    def run(self) -> Generator[Event]:
         """Yield what happens, to the end."""
         with _writing(self.files):
             self.files.sweep()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass
-from typing import IO, TYPE_CHECKING
+from typing import TYPE_CHECKING
 
 from gptkit.errors import ConfigError
 from gptkit.jobs.readers import delimited, jsonl, parquet, text
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from gptkit.jobs.readers.record import Record
+    from gptkit.jobs.readers.resolve import Temporary
     from gptkit.jobs.readers.source import Source
 
 
@@ -32,7 +33,7 @@ class Inputs:
     encoding: str
     by_file: bool
     repeated: frozenset[int] = frozenset()
-    spooled: tuple[IO[bytes], ...] = ()
+    spooled: tuple[Temporary, ...] = ()
 
     @property
     def files(self) -> tuple[Path, ...]:

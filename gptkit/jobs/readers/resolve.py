@@ -3,24 +3,36 @@
 from __future__ import annotations
 
 import glob
+import os
 import shutil
 import stat
 import sys
 import tempfile
+import weakref
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
 from gptkit.errors import ConfigError, ResourceError
+from gptkit.jobs import storage
 from gptkit.jobs.forms import COMPRESSIONS, SUFFIXES, Form, check_extras, form_of
 from gptkit.jobs.readers import text
 from gptkit.jobs.readers.source import Source, readable
 
 if TYPE_CHECKING:
-    import os
     from collections.abc import Iterator, Sequence
 
 STDIN = "-"
 _PIPE_HINT = "rows are read more than once: write them to a file, or use --no-resume"
+
+
+class Temporary:
+    """A file that is there as long as somebody holds this."""
+
+    def __init__(self) -> None:
+        handle, name = tempfile.mkstemp(prefix="gptkit-")
+        os.close(handle)
+        self.path = Path(name)
+        self._remove = weakref.finalize(self, self.path.unlink, missing_ok=True)
 
 
 class Resolver:
@@ -28,8 +40,7 @@ class Resolver:
 
     def __init__(self, folder: Path, *, spool: bool, key: str) -> None:
         self.folder, self.spool, self.key = folder, spool, key
-        self.spooled: list[IO[bytes]] = []
-        """Temporary files, which are there as long as somebody holds them."""
+        self.spooled: list[Temporary] = []
         self._seen: dict[tuple[int, int], str] = {}
 
     def sources(self, inputs: Sequence[str]) -> Iterator[Source]:
@@ -45,16 +56,23 @@ class Resolver:
     def _named(self, name: str) -> list[str]:
         if not self.is_pattern(name):
             return [name]
+        if url := storage.url_of(name):
+            return self._matched(name, storage.matches(url))
         found = sorted(glob.glob(name, root_dir=self.folder, recursive=True))
         found = [one for one in found if not (self.folder / one).is_dir()]
+        return self._matched(str(self.folder / name), found)
+
+    def _matched(self, pattern: str, found: list[str]) -> list[str]:
         if not found:
-            raise ConfigError(f"{self.key}: no file matches {self.folder / name}")
+            raise ConfigError(f"{self.key}: no file matches {pattern}")
         return found
 
     def _checked(self, name: str) -> Source:
         if _is_stdin(name):
             return self._stdin(name)
-        path = self.folder / name
+        if url := storage.url_of(name):
+            return self._remote(url)
+        path = self.folder / storage.path_of(name)
         shown = readable(str(path))
         try:
             found = path.stat()
@@ -103,6 +121,14 @@ class Resolver:
         self._seen[(-1, -1)] = STDIN
         return self._spooled(sys.stdin.buffer, name, "stdin", form)
 
+    def _remote(self, url: str) -> Source:
+        """Copy what is on object storage to this machine, for it is read more than once."""
+        form = form_of(url)
+        if form is None:
+            raise self._no_form(url.rpartition("/")[2])
+        with storage.open_url(url) as file:
+            return self._spooled(file, url, url, form)
+
     def _pipe(self, path: Path, name: str, shown: str) -> Source:
         if not self.spool:
             raise ConfigError(f"{self.key}: {shown} is no regular file", hint=_PIPE_HINT)
@@ -112,17 +138,17 @@ class Resolver:
 
     def _spooled(self, pipe: IO[bytes], name: str, shown: str, form: Form) -> Source:
         check_extras(form, shown)
-        file = tempfile.NamedTemporaryFile(prefix="gptkit-")
-        self.spooled.append(file)
+        copy = Temporary()
+        self.spooled.append(copy)
         try:
-            shutil.copyfileobj(pipe, file)
-            file.flush()
+            with copy.path.open("wb") as file:
+                shutil.copyfileobj(pipe, file)
         except OSError as error:
             raise ResourceError(
-                f"{self.key}: can't copy {shown} to {file.name}: {error.strerror}",
+                f"{self.key}: can't copy {shown} to {copy.path}: {error.strerror or error}",
                 hint="set TMPDIR to a folder with more space",
             ) from error
-        return Source(Path(file.name), name, shown, form)
+        return Source(copy.path, name, shown, form)
 
     def _no_form(self, name: str) -> ConfigError:
         return ConfigError(
