@@ -133,6 +133,8 @@ class Remote:
         self._pushing = 0
         """Up to where the journal was being sent when that failed, if it did."""
         self._has_rows = False
+        self._is_lost = False
+        """Whether another run has taken the lock, as of one that is no more."""
 
     # What is there ----------------------------------------------------------------------------
 
@@ -196,7 +198,8 @@ class Remote:
             stopped.set()
             beat.join(BEAT_S)
             with suppress(Exception):
-                self.fs.rm_file(name)
+                if self.fs.cat_file(name) == mine:
+                    self.fs.rm_file(name)
 
     def _take(self, name: str, mine: bytes) -> str | None:
         note = None
@@ -210,6 +213,7 @@ class Remote:
                     hint=f"wait for it; {STALE_S / 60:g} minutes after its end it is given up",
                 ) from None
             self.fs.pipe_file(name, mine)
+            self._check_lock(name, mine)
             note = f"{self.url}.lock: taken over from {before or 'another run'}, which has ended"
         self.fs.invalidate_cache()
         parts, others = self._list()
@@ -229,9 +233,24 @@ class Remote:
         return bool((now - modified).total_seconds() < STALE_S)
 
     def _beat(self, name: str, mine: bytes, stopped: threading.Event) -> None:
+        """Write the lock again and again, so that its time is never old."""
         while not stopped.wait(BEAT_S):
-            with suppress(Exception):  # the next one may get through
+            try:
+                self._check_lock(name, mine)
                 self.fs.pipe_file(name, mine)
+            except ResumeRefused:
+                self._is_lost = True
+                return
+            except Exception:  # the next one may get through
+                continue
+
+    def _check_lock(self, name: str, mine: bytes) -> None:
+        found = self.fs.cat_file(name)
+        if found != mine:
+            raise ResumeRefused(
+                f"{self.url}.lock was taken by {_owner(found) or 'another run'}",
+                hint="that run goes on with what this one had sent",
+            )
 
     # What is new ------------------------------------------------------------------------------
 
@@ -244,6 +263,9 @@ class Remote:
                 with _writing(self.url):
                     self._set_aside()
             for event in events:
+                if self._is_lost:
+                    self._has_rows = False
+                    raise ResumeRefused(f"{self.url}.lock was taken by another run")
                 if isinstance(event, Finished) and not event.was_there:
                     if journaled:
                         self._push()
@@ -280,7 +302,7 @@ class Remote:
             yield Note(f"{error}; it is tried again in {PART_S:g} seconds")
 
     def _push(self) -> None:
-        """Copy what is new in the journal: whole lines, after whole lines.
+        """Copy what is new in the journal.
 
         What failed before is tried again just as it was: it may have got there.
         """

@@ -15,10 +15,12 @@ from gptkit.cli import main
 from gptkit.errors import ConfigError, RequestError
 from gptkit.jobs import ray_engine
 from gptkit.jobs.batch import Result, Step
+from gptkit.jobs.events import Finished
 from gptkit.jobs.journal import record_of
 from gptkit.jobs.preflight import Given, prepare
 from gptkit.jobs.ray_engine import Failure, RayEngine, in_order
 from gptkit.jobs.rows import Row
+from gptkit.jobs.run import run
 from gptkit.jobs.runtime import How
 from gptkit.plugin_host import registry
 from tests.jobs.test_faults import finish, start, varied, wait_until
@@ -136,6 +138,29 @@ class Mine(Sampler):
 def gptkit_samplers():
     yield Mine
 '''
+
+
+@cluster
+@pytest.mark.filterwarnings("ignore")  # Ray's, of which there are many
+def test_object_storage_is_the_drivers(workshop):
+    import fsspec
+
+    memory = fsspec.filesystem("memory")
+    rows = workshop.rows(varied(40)).read_bytes()
+    memory.pipe_file("/jobs/in.jsonl", rows)
+    workshop.job(inputs="memory://jobs/in.jsonl", outputs="memory://jobs/out.jsonl")
+    found = registry()
+    job = prepare(workshop.folder / "job.yaml", found, Given(batch_size=4))
+    with RayEngine(job, How(), workers=2) as engine:
+        assert isinstance(list(run(job, None, How(), engine))[-1], Finished)
+    assert {path for path in memory.find("/jobs") if "journal" not in path} == {
+        *("/jobs/in.jsonl", "/jobs/out.jsonl", "/jobs/out.jsonl.manifest.json")
+    }
+    workshop.job(outputs="here.jsonl")
+    code, err = finish(workshop.folder)
+    assert code == 0, err
+    assert memory.cat("/jobs/out.jsonl") == (workshop.folder / "here.jsonl").read_bytes()
+    memory.rm("/jobs", recursive=True)
 
 
 # Whatever happens

@@ -6,6 +6,7 @@ import copy
 import json
 import socket
 import tempfile
+import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -153,6 +154,18 @@ def test_two_runs_can_not_both_have_it(bucket, machine):
     machine.stop(5)
     with pytest.raises(ResumeRefused, match="was changed while this run began"):
         next(late)
+
+
+def test_a_run_whose_lock_was_taken_ends(bucket, machine, monkeypatch):
+    monkeypatch.setattr(storage, "BEAT_S", 0.01)
+    events = machine.start()
+    owner = {"pid": 1, "host": "elsewhere", "since": "2026-01-01T00:00:00"}
+    with pytest.raises(ResumeRefused, match="was taken by another run"):
+        for event in events:
+            if isinstance(event, Progress):
+                bucket.pipe_file("/b/out/out.jsonl.lock", json.dumps(owner).encode())
+                time.sleep(0.05)
+    assert json.loads(bucket.cat("/b/out/out.jsonl.lock")) == owner and parts(bucket) == []
 
 
 def test_a_part_that_is_gone_is_computed_again(bucket, machine, expected, monkeypatch):
