@@ -1,4 +1,4 @@
-"""What computes a job: backend, device and dtype, threads, the version of torch.
+"""What computes a job: backend, device and dtype, threads, versions of libraries, processor.
 
 The first three are part of what an answer is. On the others its last bits depend, and so a near-tie
 between two tokens: a run that goes on takes the threads of the first one.
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 from gptkit import assembly
@@ -46,7 +47,7 @@ def runtime(job: Job, how: How) -> Runtime:
 
     places = [assembly.place(cell.source, how.backend, how.device, how.dtype) for cell in job.cells]
     backend, device, _ = places[0]
-    return {
+    found = {
         "backend": backend,
         "device": device.partition(":")[0],
         "dtype": list(dict.fromkeys(dtype for *_, dtype in places)),
@@ -54,6 +55,11 @@ def runtime(job: Job, how: How) -> Runtime:
         "torch": torch.__version__,
         "batch_size": job.batch_size,
     }
+    if backend == "cpu":
+        from gptkit.model.cpu import processor
+
+        found |= {"numba": version("numba"), "processor": processor.describe()}
+    return found
 
 
 def check_chosen(path: Path, old: Mapping[str, Any], how: How) -> None:
@@ -91,11 +97,12 @@ def notes(old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[str]:
             f"computing with {old['threads']} thread{plural}, as this job began; "
             f"here it would be {new['threads']}"
         )
-    if old["torch"] != new["torch"]:
-        yield (
-            f"this job began with torch {old['torch']}, this is {new['torch']}: where two tokens "
-            "are nearly equal, rows may differ from those of one run"
-        )
+    for name in ("torch", "numba", "processor"):
+        if old.get(name) != new.get(name):
+            yield (
+                f"this job began with {name} {old.get(name)}, this is {new.get(name)}: where two "
+                "tokens are nearly equal, rows may differ from those of one run"
+            )
 
 
 @contextmanager

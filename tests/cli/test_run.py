@@ -169,3 +169,36 @@ def test_a_terminal_sees_a_bar(workshop):
     child.expect(pexpect.EOF)
     child.close()
     assert child.exitstatus == 0
+
+
+@pytest.mark.parametrize("times", [1, 2])
+def test_ctrl_c_in_a_terminal_leaves_it_in_order(workshop, times):
+    pexpect = pytest.importorskip("pexpect")
+    rows = [{"id": i, "text": f"row {i}"} for i in range(4000)]
+    workshop.job(rows=rows, stop="{max_new_tokens: 60}")
+    child = pexpect.spawn(
+        sys.executable,
+        ["-m", "gptkit", "run", "job.yaml", "--batch-size", "4"],
+        cwd=str(workshop.folder),
+        env={**os.environ, "TERM": "xterm-256color"},
+        encoding="utf-8",
+        timeout=60,
+        dimensions=(24, 120),
+    )
+    child.expect("tok/s")
+    for _ in range(times):
+        child.sendintr()
+    child.expect(pexpect.EOF)
+    child.close()
+    assert child.exitstatus == 130
+    assert "Traceback" not in child.before
+    assert child.before.rfind("\x1b[?25h") > child.before.rfind("\x1b[?25l")  # the cursor is shown
+    if times == 1:
+        assert "/4,000 rows; run the same command to continue" in child.before
+
+
+def test_a_closed_stderr_stops_no_job(workshop):
+    path = workshop.job(rows=ROWS)
+    command = f"{sys.executable} -m gptkit run {path} 2>&1 >/dev/null | true"
+    subprocess.run(["bash", "-c", command], cwd=workshop.folder, timeout=60, check=True)
+    assert len(workshop.out()) == 5

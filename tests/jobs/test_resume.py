@@ -298,11 +298,14 @@ def test_threads_are_those_of_the_first_run(job, monkeypatch):
         torch.set_num_threads(1)
 
 
-def test_another_version_of_torch_is_told(job, monkeypatch):
+def test_other_versions_are_told(job, monkeypatch):
     job.stop(3)
     monkeypatch.setattr(torch, "__version__", "9.9.0")
+    if assembly.place(job.source(), "auto", "auto", "auto")[0] == "cpu":
+        monkeypatch.setattr(runtime, "version", lambda name: "7.7")
     notes = [event.text for event in job.start() if isinstance(event, Note)]
-    assert len(notes) == 1 and "this is 9.9.0: where two tokens are nearly equal" in notes[0]
+    assert "this is 9.9.0: where two tokens are nearly equal" in notes[0]
+    assert all("began with numba" in note and "this is 7.7" in note for note in notes[1:])
 
 
 # Another input
