@@ -392,7 +392,9 @@ def test_a_batch_whose_cache_does_not_fit(gptkit, folder, tmp_path, monkeypatch)
     args = ("run", "good.yaml", "--output", str(tmp_path / "out.jsonl"))
     code, out, err = gptkit(*args, "--batch-size", "512")
     assert (code, out) == (6, "")
-    check_lines(err.partition("\n")[2], "the cache of 512 sequences needs about", "batch")
+    note, _, rest = err.partition("\n")[2].partition("\n")
+    assert note == "note: out of memory; going on with 256 rows at a time"
+    check_lines(rest, "the cache of 256 sequences needs about", "batch")
     assert not (tmp_path / "out.jsonl").exists()
 
 

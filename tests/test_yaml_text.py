@@ -131,7 +131,7 @@ def test_a_bomb_costs_little(text, message):
     with pytest.raises(ConfigError) as caught:
         read(text)
     assert str(caught.value) == message
-    assert time.process_time() - start < 0.5
+    assert time.process_time() - start < 3  # one that is built takes minutes, and all memory
 
 
 def test_as_many_values_as_the_limit_are_read():

@@ -27,12 +27,14 @@ class Loading:
         self._said = io.StringIO()
         self._done = threading.Event()
         self._thread: threading.Thread | None = None
+        self._notice: Callable[[], None] = lambda: None
 
-    def start(self, then: Callable[[], None]) -> None:
-        """Begin, if that has not been done; call `then` from the thread at the end."""
+    def start(self, notice: Callable[[], None]) -> None:
+        """Begin, if that has not been done; call `notice` from the thread at each change."""
         if self._thread is None:
+            self._notice = notice
             # A daemon, for whoever leaves does not wait for a large model.
-            self._thread = threading.Thread(target=self._run, args=(then,), daemon=True)
+            self._thread = threading.Thread(target=self._run, daemon=True)
             self._thread.start()
 
     def run(self) -> None:
@@ -72,12 +74,13 @@ class Loading:
 
     def _tell(self, doing: str) -> None:
         self.doing = doing
+        self._notice()
 
-    def _run(self, then: Callable[[], None]) -> None:
+    def _run(self) -> None:
         try:
             with contextlib.redirect_stderr(self._said):
                 self._session = self._make(self._tell)
         except BaseException as error:  # raised again where the prompt is
             self._error = error
         self._done.set()
-        then()
+        self._notice()

@@ -60,6 +60,7 @@ class Terminal:
         self.view: View
         self._options = {"markdown": markdown, "raw_output": raw_output}
         self._is_dumb = is_dumb_terminal()
+        self._out = sys.stdout  # which goes elsewhere while plugins are imported, in their thread
         self._reading = self._answering = self._interrupted = False
         self._left = False
         self._interrupted_at = 0.0
@@ -81,6 +82,8 @@ class Terminal:
         with self._sigint_stops_the_answer():
             if self._is_dumb:  # it has no place for a prompt that changes
                 self.loading.run()
+            else:  # over what was typed, and shown, before we had the keyboard
+                print(end="\r", file=self._out, flush=True)
             leaving = False
             while not self._left:
                 if self.loading.is_done:
@@ -145,9 +148,11 @@ class Terminal:
         self.loading.start(self._notice)
 
     def _notice(self) -> None:
-        """Have the prompt, if there is one, look whether the session has come; any thread may."""
-        loop = self._line.prompt.app.loop
-        if self.loading.is_done and loop is not None:
+        """Have the prompt, if there is one, look how far the session is; any thread may."""
+        app = self._line.prompt.app
+        if not self.loading.is_done:
+            app.invalidate()
+        elif (loop := app.loop) is not None:
             with contextlib.suppress(RuntimeError):  # the prompt has just ended
                 loop.call_soon_threadsafe(self._arrived)
 
@@ -207,7 +212,7 @@ class Terminal:
     def _say(self, text: str) -> None:
         """Say something, be there a view or not."""
         if self.session is None:
-            print(safe_line(text), flush=True)
+            print(safe_line(text), file=self._out, flush=True)
         else:
             self.view.note(text)
 

@@ -48,8 +48,10 @@ if TYPE_CHECKING:
 
 LOCAL = "local"
 EXTRA = "pip install 'gptkit[ray]'"
-BATCHES = 8
-"""Rows of a block, in batches: a worker's engine runs empty at the end of each."""
+BATCHES = 16
+"""Rows of a block, in batches: a worker's engine runs empty at its end."""
+PARTS = 8
+"""In how many parts the results of a block come: each costs the driver some 10 ms."""
 BLOCKS = 4
 """Blocks for each worker, at least, where that leaves a batch in each of them."""
 RETRIES = 3
@@ -196,7 +198,7 @@ class Worker:
 
     def _parts(self, block: Block, batch: Batch) -> Iterator[Part]:
         n = len(block.rows)
-        groups = in_order(block.rows, batch.run(block.rows), batch.job.batch_size)
+        groups = in_order(block.rows, batch.run(block.rows), -(-n // PARTS))
         n_done = 0
         for results, new_tokens in groups:
             n_done += len(results)

@@ -2,6 +2,7 @@
 
 import json
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -9,12 +10,14 @@ import pytest
 from gptkit.checkpoints.save import save_checkpoint
 from gptkit.model.config import GPTConfig
 from gptkit.model.gpt import GPT
-from tests.cli.screen import Terminal, environment
+from tests.cli.screen import PATIENCE_S, Terminal, environment
 from tests.cli.scripted_plugin import END, Bytes
 
 HERE = Path(__file__).parent
 GPTKIT = [sys.executable, "-m", "gptkit"]
 TORCH = ["--backend", "torch"]  # nothing is compiled then
+PROMPT_BEGINS = b"\x1b[?2004h"
+"""What prompt_toolkit sends at each prompt: paste comes in brackets from here on."""
 
 
 @pytest.fixture(scope="module")
@@ -103,11 +106,12 @@ class Talk(Terminal):
         self.raw = b""
 
     def ask(self, line, *wanted):
-        """Send a line, wait for what comes of it and for the prompt; return the screen."""
-        n = len(self.raw)
+        """Send a line, wait for what comes of it and for the next prompt; return the screen."""
+        n = self.raw.count(PROMPT_BEGINS)
         self.type(f"{line}\r")
         self.wait(*wanted)
-        while len(self.raw) == n:
+        until = time.monotonic() + PATIENCE_S
+        while self.raw.count(PROMPT_BEGINS) == n and time.monotonic() < until:
             self._read()
         return self.wait_for_prompt()
 

@@ -66,6 +66,7 @@ class Terminal:
             dimensions=(rows, columns),
         )
         self.child.delaybeforesend = None
+        self.modes_before = self.modes()
         self.screen = _Screen(columns, rows, history=1000)
         self.screen.send = self.child.send
         self.stream = pyte.ByteStream(self.screen)
@@ -117,6 +118,7 @@ class Terminal:
         until = time.monotonic() + timeout_s
         while time.monotonic() < until and self._read():
             pass
+        self.modes_after = self.modes()
         self.child.close()
         return (
             self.child.exitstatus if self.child.exitstatus is not None else -self.child.signalstatus
@@ -127,6 +129,10 @@ class Terminal:
         flags = termios.tcgetattr(self.child.fileno())[3]
         wanted = termios.ECHO | termios.ICANON | termios.ISIG
         return flags & wanted == wanted
+
+    def modes(self):
+        """Return all that `stty -a` shows but the size."""
+        return termios.tcgetattr(self.child.fileno())
 
     def close(self):
         """End the program, if it has not ended."""

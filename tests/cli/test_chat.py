@@ -1,13 +1,10 @@
 """`gptkit chat` in a real pseudo-terminal, and in a pipe."""
 
 import json
-import re
 import stat
 import subprocess
 import sys
 import time
-
-import pytest
 
 from tests.cli.conftest import GPTKIT
 
@@ -120,43 +117,6 @@ def test_without_a_history_what_is_typed_is_not_kept_either(start, tmp_path):
     assert not list(tmp_path.glob("home/*"))
 
 
-HOSTILE = [
-    b"\x1b]52;c;ZXZpbA==\x07",
-    b"\x1b]8;;file:///etc/passwd\x1b\\link\x1b]8;;\x1b\\",
-    b"\x1b[2J\x1b[H\x1b[31mred",
-    b"fine\rFINE\x08\x08",
-    b"\x07" * 20,
-    "\x9b2J\x9d0;title\x9c".encode(),
-    b"\x9b2J",
-    b"\x1bc\x1bP1$r\x1b\\\x00\x0e\x7f",
-    "\u202eevil\u2066".encode(),
-    bytes(range(256)),
-]
-
-
-def test_no_byte_of_the_model_steers_the_terminal(start):
-    """The terminal gets what it gets for an answer of plain letters, the answer itself apart."""
-    chat = start(*HOSTILE)
-    plain = start("x")
-    for terminal in (chat, plain):
-        for i in range(len(HOSTILE)):
-            terminal.type(f"message {i}\r")
-            terminal.wait(f"> message {i}")
-            terminal.wait_for_prompt()
-    said = chat.text()
-    assert "␛]52;c;ZXZpbA==␇" in said
-    assert "␛[2J␛[H␛[31mred" in said
-    assert "fine␍FINE␈␈" in said
-    assert r"\x9b2J\x9d0;title\x9c" in said
-    assert r"\u202eevil\u2066" in said
-    ours = {byte for byte in plain.raw if byte < 0x20 or byte == 0x7F}
-    assert {byte for byte in chat.raw if byte < 0x20 or byte == 0x7F} <= ours | {ord("\t")}
-    for bad in (b"\x1b]52", b"\x1b]8", b"\x1bc", b"\x1bP", b"\x07", b"\x00", b"\x7f"):
-        assert bad not in chat.raw
-    text = chat.raw.decode()  # what reached the terminal is UTF-8 as a whole
-    assert not [c for c in text if 0x80 <= ord(c) < 0xA0 or c in "\u202e\u2066"]
-
-
 def test_raw_output_is_for_those_who_ask_and_ctrl_d_waits_for_the_answer(start):
     chat = start("\x1b[31mred and more", args=["--raw-output"], delay_s=0.05)
     chat.type("hi\r")
@@ -165,67 +125,6 @@ def test_raw_output_is_for_those_who_ask_and_ctrl_d_waits_for_the_answer(start):
     assert chat.wait_for_exit() == 0
     assert "red and more" in chat.text()
     assert b"\x1b[31mred" in chat.raw
-
-
-def test_a_dumb_terminal_gets_lines_alone(start):
-    chat = start("Hello!", env_more={"TERM": "dumb"}, prompt=False)
-    chat.wait("/help lists the commands.", ">")
-    chat.type("hi\r")
-    chat.wait("hi\nHello!\n\n>")
-    chat.type("/set top_p 7\r")
-    chat.wait("error: top_p: 7 is above 1")
-    chat.type("\x04")
-    assert chat.wait_for_exit() == 0
-    assert b"\x1b" not in chat.raw
-
-
-def test_a_narrow_window_without_colours(start):
-    long = "Hello there, this is longer than the window."
-    chat = start(long, env_more={"NO_COLOR": "1"}, columns=30, rows=10)
-    chat.type("/set\r")
-    chat.wait_for_prompt()
-    chat.type("hi\r")
-    chat.wait("Hello there, this is longer th\nan the window.")
-    chat.wait_for_prompt()
-    chat.type("/set top_p 7\r")
-    chat.wait("error: top_p: 7 is above 1")
-    chat.wait_for_prompt()
-    assert not re.search(rb"\x1b\[[0-9;]*(3[0-7]|38;[25]|9[0-7])[0-9;]*m", chat.raw)
-
-
-@pytest.mark.parametrize("when", ["prompt", "answer"])
-def test_the_terminal_is_as_it_was_after_a_signal(start, when):
-    chat = start("abcdefghij" * 30, delay_s=0.05)
-    assert not chat.echoes()
-    if when == "answer":
-        chat.type("go\r")
-        chat.wait("abcde")
-    chat.child.kill(15)
-    status = None
-    deadline = time.monotonic() + 20
-    while time.monotonic() < deadline and chat.child.isalive():
-        chat._read()
-    assert chat.echoes()
-    status = chat.wait_for_exit()
-    assert status == 143
-
-
-def test_a_turn_of_the_tree_takes_one_line(start):
-    """The end of a line that was too long went to the next, between the lines of the tree."""
-    chat = start("words and words that go on and on and on", columns=60)
-    chat.type("hi\r")
-    chat.wait("that go on")
-    chat.wait_for_prompt()
-    chat.type("/tree\r")
-    chat.wait("> /tree\n1 you: hi\n2 model [you are here]: words and words that go on and on a…\n>")
-
-
-def test_completion_shows_commands_and_ranges(start):
-    chat = start("x")
-    chat.type("/s")
-    chat.wait("/set [NAME VALUE]", "/show", "/system")
-    chat.type("et top\t")
-    chat.wait("top_k", "top_p", "at least 0 and at most 1")
 
 
 # In a pipe ------------------------------------------------------------------------------------

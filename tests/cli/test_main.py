@@ -86,7 +86,8 @@ def test_debug_shows_the_traceback(monkeypatch, capsys):
         (["generate", "a", "b"], "unexpected extra argument", "see gptkit generate --help"),
         (["generate", "--nosuch"], "No such option: --nosuch", "--help"),
         (["generate", "--seed"], "'--seed' requires an argument", "--help"),
-        (["run"], "Missing argument 'JOB.yaml'", "see gptkit run --help"),
+        (["run"], "no job is given", "a path, or one of these: classify, extract"),
+        (["train"], "Missing argument 'CONFIG.yaml'", "see gptkit train --help"),
         (["generate", "x", "--logprobs", "-1"], "Invalid value for '--logprobs'", "generate"),
     ],
 )

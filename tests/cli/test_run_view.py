@@ -13,14 +13,14 @@ from gptkit.jobs.events import Finished, Note, Progress, Resumed, Started
 
 Chosen = namedtuple("Chosen", "label chain seed method source")
 Loaded = namedtuple("Loaded", "name device dtype notes", defaults=[()])
-Small = namedtuple("Small", "cells scan outputs")
+Small = namedtuple("Small", "cells scan destination")
 Rows = namedtuple("Rows", "n_rows")
 
 
 @pytest.fixture
 def view():
     cell = Chosen({}, ("greedy",), 7, "", None)
-    with View(Small((cell,), Rows(10), Path("out.jsonl")), may_go_on=True) as view:
+    with View(Small((cell,), Rows(10), "out.jsonl"), may_go_on=True) as view:
         yield view
 
 

@@ -60,6 +60,14 @@ def gptkit_samplers():
 '''
 
 
+def slow(*values):
+    """Mark parameters as slow."""
+    return [
+        pytest.param(*(value if isinstance(value, tuple) else (value,)), marks=pytest.mark.slow)
+        for value in values
+    ]
+
+
 def varied(n, seed=3):
     draw = random.Random(seed)
     return [
@@ -270,7 +278,7 @@ def test_f2_garbage_at_the_end_is_cut(workshop, again, tail):
     check_damage(workshop, again, journal + tail, expected)
 
 
-@pytest.mark.parametrize("part", [1, pytest.param(5, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("part", [1, *slow(5)])
 def test_f2_flipped_bytes_are_found_and_computed_again(workshop, again, part):
     journal, expected = whole(workshop, again)
     first, draw = journal.index(b"\n") + 1, random.Random(2)
@@ -312,7 +320,7 @@ def failing(monkeypatch, k, code):
         yield
 
 
-@pytest.mark.parametrize("part", [7, pytest.param(1, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("part", [7, *slow(1)])
 def test_f3_a_disk_that_fails_at_any_call_loses_nothing(workshop, again, monkeypatch, part):
     _, expected = whole(workshop, again)
     output = workshop.folder / "out.jsonl"
@@ -345,7 +353,7 @@ def test_f3_the_message_counts_the_rows_that_are_safe(workshop, again, monkeypat
     assert caught.value.exit_code == 6
 
 
-@pytest.mark.parametrize("limit", [60, 3000, 20_000])
+@pytest.mark.parametrize("limit", [3000, *slow(60, 20_000)])
 def test_f3_a_file_size_limit_is_a_full_disk(workshop, limit):
     """RLIMIT_FSIZE lets a write take a part of its bytes, as a disk does that fills up."""
     rows = varied(150)
@@ -458,8 +466,18 @@ def check_stopped(workshop, process, code, seconds):
     return err
 
 
-@pytest.mark.parametrize("phase", ["load", "decode", "fsync", "rename"])
-@pytest.mark.parametrize("number", ["SIGINT", "SIGTERM"])
+@pytest.mark.parametrize(
+    ("phase", "number"),
+    [
+        ("load", "SIGTERM"),
+        ("decode", "SIGINT"),
+        ("fsync", "SIGTERM"),
+        ("rename", "SIGINT"),
+        *slow(
+            ("load", "SIGINT"), ("decode", "SIGTERM"), ("fsync", "SIGINT"), ("rename", "SIGTERM")
+        ),
+    ],
+)
 def test_f4_one_signal_stops_a_job_in_order(workshop, phase, number):
     process = at(workshop, phase)
     process.send_signal(getattr(signal, number))

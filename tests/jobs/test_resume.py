@@ -274,9 +274,9 @@ def test_another_dtype_or_device_is_refused(job, monkeypatch):
     refused(job, "device cpu -> cuda", How(device="cuda"))
     refused(job, "backend .* -> numpy", How(backend="numpy"))
     backend, *_ = assembly.place(job.source(), "auto", "auto", "auto")
-    monkeypatch.setattr(assembly, "place", lambda *_: (backend, "cuda:0", "bfloat16"))
-    refused(job, "device cpu -> cuda")
-    monkeypatch.undo()
+    with monkeypatch.context() as patch:
+        patch.setattr(assembly, "place", lambda *_: (backend, "cuda:0", "bfloat16"))
+        refused(job, "device cpu -> cuda")
     assert job.finish(How(dtype="float32", device="cpu", backend=backend))
 
 
