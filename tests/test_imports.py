@@ -33,6 +33,7 @@ def run(code, *args):
     return json.loads(done.stdout.splitlines()[-1])
 
 
+@pytest.mark.slow
 def test_every_module_can_be_imported_first():
     """No module leans on another having been imported before it."""
     code = """

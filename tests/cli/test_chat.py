@@ -6,6 +6,8 @@ import subprocess
 import sys
 import time
 
+import pytest
+
 from tests.cli.conftest import GPTKIT
 
 
@@ -102,6 +104,7 @@ def test_input_history_is_private_and_there_in_the_next_start(start, tmp_path):
     chat.wait("> first words")
 
 
+@pytest.mark.slow
 def test_without_a_history_what_is_typed_is_not_kept_either(start, tmp_path):
     """`--no-history` kept no conversation, but the file of the arrow keys had every message."""
     more = {"GPTKIT_HOME": str(tmp_path / "home")}
@@ -117,6 +120,7 @@ def test_without_a_history_what_is_typed_is_not_kept_either(start, tmp_path):
     assert not list(tmp_path.glob("home/*"))
 
 
+@pytest.mark.slow
 def test_raw_output_is_for_those_who_ask_and_ctrl_d_waits_for_the_answer(start):
     chat = start("\x1b[31mred and more", args=["--raw-output"], delay_s=0.05)
     chat.type("hi\r")

@@ -146,6 +146,7 @@ def test_what_the_model_says(talk, plain):
     check_answers(talk, plain, KNOWN + noise(40))
 
 
+@pytest.mark.slow
 def test_what_is_typed_named_or_raised(talk):
     check_lines(talk, KNOWN + noise(60), each=3)
 

@@ -159,6 +159,7 @@ def test_completion_of_commands_values_names_and_paths(talk, tmp_path):
     talk.wait_for_prompt()
 
 
+@pytest.mark.slow
 def test_vi_keys(open_talk):
     talk = open_talk(args=["--keys", "vi"])
     talk.anew("ok")
@@ -445,6 +446,7 @@ def test_what_has_a_ground_of_its_own_can_be_read():
         assert contrast(front, ground) >= 4.5, name
 
 
+@pytest.mark.slow
 def test_no_color(open_talk):
     talk = open_talk(NO_COLOR="1", columns=40)
     talk.anew("Words that go over the edge, over the edge.", columns=40)

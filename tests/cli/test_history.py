@@ -114,6 +114,7 @@ def test_a_chat_goes_on_where_it_was_left():
     assert len(done.stdout.splitlines()) == 4
 
 
+@pytest.mark.slow
 def test_a_chat_without_a_history():
     assert chat("Hello\n", "--no-history").returncode == 0
     assert chat("Hello\n", GPTKIT_HISTORY="off").returncode == 0

@@ -164,6 +164,7 @@ def test_a_full_disk_gives_exit_6(args, tiny):
     assert hint.startswith("  hint: free some space")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("line", "code"),
     [
@@ -245,6 +246,7 @@ def test_sigterm_is_no_failure_of_the_plugin_that_is_being_imported(tmp_path):
     assert (done.returncode, done.stdout) == (143, b"")
 
 
+@pytest.mark.slow
 def test_an_ascii_terminal_gets_replacements(tmp_path):
     utf8 = makers.utf8_tokenizer()
     model = makers.save_reciter(tmp_path / "m", utf8, "a\N{GRINNING FACE}\u00e9".encode())

@@ -195,6 +195,7 @@ def test_the_table_of_a_comparison(sampler):
     assert lines[-1].startswith("40 rows, 8 prompts, model tiny, seed 4; without a chain the ent")
 
 
+@pytest.mark.slow
 def test_more_chains_than_fit_make_more_tables(sampler):
     names = ["hot.yaml", "cold.yaml", "nanogpt", "openai", "other/hot.yaml", "openai"]
     lines = narrow(sampler("compare", *names, *TINY, "--tokens", "2").out)

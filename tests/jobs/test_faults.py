@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
+import itertools
 import json
 import os
 import random
@@ -353,7 +354,7 @@ def test_f3_the_message_counts_the_rows_that_are_safe(workshop, again, monkeypat
     assert caught.value.exit_code == 6
 
 
-@pytest.mark.parametrize("limit", [3000, *slow(60, 20_000)])
+@pytest.mark.parametrize("limit", slow(60, 3000, 20_000))
 def test_f3_a_file_size_limit_is_a_full_disk(workshop, limit):
     """RLIMIT_FSIZE lets a write take a part of its bytes, as a disk does that fills up."""
     rows = varied(150)
@@ -469,13 +470,10 @@ def check_stopped(workshop, process, code, seconds):
 @pytest.mark.parametrize(
     ("phase", "number"),
     [
-        ("load", "SIGTERM"),
         ("decode", "SIGINT"),
-        ("fsync", "SIGTERM"),
-        ("rename", "SIGINT"),
-        *slow(
-            ("load", "SIGINT"), ("decode", "SIGTERM"), ("fsync", "SIGINT"), ("rename", "SIGTERM")
-        ),
+        ("rename", "SIGTERM"),
+        *slow(*itertools.product(("load", "fsync"), ("SIGINT", "SIGTERM"))),
+        *slow(("decode", "SIGTERM"), ("rename", "SIGINT")),
     ],
 )
 def test_f4_one_signal_stops_a_job_in_order(workshop, phase, number):
@@ -490,7 +488,7 @@ def test_f4_one_signal_stops_a_job_in_order(workshop, phase, number):
         assert len(workshop.out()) == 12
 
 
-@pytest.mark.parametrize("phase", ["decode", "rename", "in C"])
+@pytest.mark.parametrize("phase", ["decode", *slow("rename", "in C")])
 def test_f4_a_second_interrupt_ends_it_at_once(workshop, phase):
     process = at(workshop, phase)
     process.send_signal(signal.SIGINT)
@@ -501,6 +499,7 @@ def test_f4_a_second_interrupt_ends_it_at_once(workshop, phase):
     check_stopped(workshop, process, 130, 1)
 
 
+@pytest.mark.slow
 def test_f4_ten_interrupts_are_no_worse(workshop):
     process = at(workshop, "decode")
     for _ in range(10):
@@ -510,12 +509,14 @@ def test_f4_ten_interrupts_are_no_worse(workshop):
     check_stopped(workshop, process, 130, 1)
 
 
+@pytest.mark.slow
 def test_f4_what_does_not_stop_is_ended(workshop):
     process = at(workshop, "in C")
     process.send_signal(signal.SIGTERM)
     check_stopped(workshop, process, 143, 10)
 
 
+@pytest.mark.slow
 def test_f4_a_hangup_that_is_ignored_stays_so(workshop):
     workshop.job(rows=varied(200), batch_size="4")
     process = start(workshop.folder, command=["nohup", *RUN])
@@ -553,7 +554,7 @@ def test_f5_of_two_runs_one_computes(workshop):
     assert is_valid(journal)
 
 
-@pytest.mark.parametrize("host", ["elsewhere", os.uname().nodename])
+@pytest.mark.parametrize("host", ["elsewhere", *slow(os.uname().nodename)])
 def test_f5_a_stale_lock_is_taken_over(workshop, host):
     workshop.job(rows=varied(4))
     words = {"pid": os.getpid(), "host": host, "since": "2026-01-02T12:01:00"}
@@ -563,6 +564,7 @@ def test_f5_a_stale_lock_is_taken_over(workshop, host):
     assert f"taken over from pid {os.getpid()} since 2026-01-02 12:01 on host {host}" in err
 
 
+@pytest.mark.slow
 def test_f5_started_twice_at_once_one_wins(workshop):
     workshop.job(rows=varied(300))
     processes = [start(workshop.folder) for _ in range(3)]
