@@ -13,30 +13,34 @@ from gptkit.model.config import NAMED_SIZES
 from gptkit.model.gpt import GPT
 from gptkit.plugin_host import registry
 from tests.benchmarks.decode import WideTokenizer
+from tests.benchmarks.forwards import forwards
 
-TURNS, MESSAGE, ANSWER, ROUNDS = 30, 16, 16, 5
+TURNS, MESSAGE, ANSWER, ROUNDS = 30, 16, 16, 3
 SHOWN = (1, 10, 20, TURNS)
 
 
 def table() -> Table:
     """Return medians over rounds; a turn computes its own tokens alone, whatever came before."""
     config = NAMED_SIZES["gpt2"]
-    model = GPT.from_tensors(config, GPT(config).init_weights(0).state_dict())
+    weights = GPT(config).init_weights(0).state_dict()
     chain = resolve_chain([{"temperature": 0.8}, {"top_p": 0.95}], registry())
-    _talk(model, chain)  # the first turns of all are slow
-    seconds = [_talk(model, chain) for _ in range(ROUNDS)]
     out = Table(
-        "chat, 124M shape, fp32",
+        f"chat, 124M shape: first token, messages of {MESSAGE} tokens",
         *(f"turn {n}" for n in SHOWN),
         "ratio",
         title_justify="left",
     )
-    shown = [median(one[n - 1] for one in seconds) for n in SHOWN]
-    out.add_row(
-        f"first token, messages of {MESSAGE} tokens",
-        *(f"{one * 1e3:.0f} ms" for one in shown),
-        f"{shown[-1] / shown[0]:.2f}",
-    )
+    made = forwards(config, weights, of_torch=("float32",), of_cpu=("float32", "bfloat16", "int8"))
+    for name, forward in made.items():
+        model = forward()
+        _talk(model, chain)  # the first turns of all are slow
+        seconds = [_talk(model, chain) for _ in range(ROUNDS)]
+        shown = [median(one[n - 1] for one in seconds) for n in SHOWN]
+        out.add_row(
+            name,
+            *(f"{one * 1e3:.0f} ms" for one in shown),
+            f"{shown[-1] / shown[0]:.2f}",
+        )
     return out
 
 

@@ -20,10 +20,10 @@ from gptkit.checkpoints.save import save_checkpoint
 from gptkit.jobs.preflight import Given, prepare
 from gptkit.jobs.run import run
 from gptkit.model.config import NAMED_SIZES
-from gptkit.model.cpu import load as cpu
 from gptkit.model.gpt import GPT
 from gptkit.plugin_host import registry
 from tests.benchmarks.decode import WideTokenizer
+from tests.benchmarks.forwards import forwards
 from tests.model.test_gpt import hugging_face
 
 SHARED, NEW, ROWS, THEIR_ROWS, THEIR_BATCH, BATCH = 400, 32, 512, 64, 16, 64
@@ -52,25 +52,16 @@ def table() -> Table:
     )
     theirs = _theirs(weights)
     out.add_row("transformers, bf16", f"{theirs:.2f}", f"{theirs * NEW:.0f}", "1.00", "", "")
-    forwards = {
-        "gptkit, torch bf16": lambda: GPT.from_tensors(config, weights, dtype=torch.bfloat16)
-    }
-    if not cpu.why_not():
-        for dtype, name in (("float32", "f32"), ("bfloat16", "bf16"), ("int8", "int8")):
-            forwards[f"gptkit, cpu {name}"] = lambda d=dtype: _packed(config, weights, d)
+    makers = forwards(
+        config, weights, of_torch=("bfloat16",), of_cpu=("float32", "bfloat16", "int8")
+    )
     with tempfile.TemporaryDirectory() as folder:
         job = _write_job(Path(folder), weights)
-        for name, make in forwards.items():
+        for name, make in makers.items():
             speed, share, reused = _ours(job, make())
             cells = (f"{speed:.2f}", f"{speed * NEW:.0f}", f"{speed / theirs:.2f}")
             out.add_row(name, *cells, f"{share:.1%}", f"{reused:.0%}")
     return out
-
-
-def _packed(config, weights, dtype):
-    packed = cpu.pack(config, weights, *cpu.kinds_of(dtype))
-    data = {name: torch.from_numpy(matrix.data) for name, matrix in packed.items()}
-    return cpu.model(config, data, weights, dtype, torch.get_num_threads())
 
 
 def _own_lengths() -> list[int]:

@@ -1,0 +1,47 @@
+"""The forwards that are measured: torch's and, where the machine suits them, the CPU kernels'."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+
+from gptkit.model.cpu import load as cpu
+from gptkit.model.gpt import GPT
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from gptkit.model.config import GPTConfig
+    from gptkit.model.forward import Forward
+
+SHORT = {"float32": "f32", "bfloat16": "bf16", "int8": "int8", "int4": "int4"}
+
+
+def forwards(
+    config: GPTConfig,
+    weights: Mapping[str, torch.Tensor],
+    *,
+    of_torch: tuple[str, ...],
+    of_cpu: tuple[str, ...],
+) -> dict[str, Callable[[], Forward]]:
+    """Return who makes each, by its name; the types are named as `--dtype` names them."""
+    made: dict[str, Callable[[], Forward]] = {
+        f"gptkit, torch {SHORT[name]}": lambda name=name: GPT.from_tensors(
+            config, dict(weights), dtype=getattr(torch, name)
+        )
+        for name in of_torch
+    }
+    if not cpu.why_not():
+        made |= {
+            f"gptkit, cpu {SHORT[name]}": lambda name=name: packed(config, weights, name)
+            for name in of_cpu
+        }
+    return made
+
+
+def packed(config: GPTConfig, weights: Mapping[str, torch.Tensor], dtype: str) -> Forward:
+    """Return a model on the CPU kernels, its weights packed now."""
+    matrices = cpu.pack(config, weights, *cpu.kinds_of(dtype))
+    data = {name: torch.from_numpy(matrix.data) for name, matrix in matrices.items()}
+    return cpu.model(config, data, weights, dtype, torch.get_num_threads())
