@@ -88,6 +88,8 @@ class InputLine:
             tempfile_suffix=".txt",
             output=None if is_shown else DummyOutput(),
         )
+        self.has_opened = False
+        """Whether the prompt of the last `read` was there, be it that it has gone again."""
         if keys == "vi":
             self.prompt.app.ttimeoutlen, self.prompt.app.timeoutlen = VI_ESCAPE_S, VI_KEYS_S
 
@@ -98,7 +100,26 @@ class InputLine:
 
     def read(self, default: str, pre_run: Callable[[], None]) -> str:
         """Return what was typed; raise EOFError or KeyboardInterrupt where the user wants out."""
-        return self.prompt.prompt([("class:prompt", PROMPT)], default=default, pre_run=pre_run)
+
+        def opens() -> None:
+            self.has_opened = True
+            pre_run()
+
+        self.has_opened = False
+        return self.prompt.prompt(
+            [("class:prompt", PROMPT)], default=default, pre_run=opens, handle_sigint=False
+        )
+
+    def interrupt(self) -> bool:
+        """Have the prompt end by KeyboardInterrupt; return False where it ends anyway.
+
+        For a handler of SIGINT: prompt_toolkit's own is deaf while its prompt ends.
+        """
+        app = self.prompt.app
+        if not app.is_running or app.is_done or app.loop is None:
+            return False
+        app.loop.call_soon_threadsafe(app.key_processor.send_sigint)
+        return True
 
     def _toolbar(self) -> str:
         if self.many_lines:

@@ -62,7 +62,7 @@ class Terminal:
         self._is_dumb = is_dumb_terminal()
         self._out = sys.stdout  # which goes elsewhere while plugins are imported, in their thread
         self._reading = self._answering = self._interrupted = False
-        self._left = False
+        self._left = self._leaving = self._twice = False
         self._interrupted_at = 0.0
         self._kept = ""  # a line that was taken back, for the next prompt
         self._later: list[str] = []  # notes of a time when the screen is not ours
@@ -84,37 +84,49 @@ class Terminal:
                 self.loading.run()
             else:  # over what was typed, and shown, before we had the keyboard
                 print(end="\r", file=self._out, flush=True)
-            leaving = False
-            while not self._left:
-                if self.loading.is_done:
-                    self._settle()
-                try:
-                    line = self._read()
-                except EOFError:
-                    return
-                except KeyboardInterrupt:
-                    text = "" if self._is_dumb else self._line.text
-                    empty = not text and not self._line.many_lines
-                    if empty and leaving:
-                        return
-                    self._line.many_lines = False
-                    if empty:
-                        self._say("Ctrl-C again leaves, and so does Ctrl-D")
-                    leaving = empty
-                    continue
-                leaving = False
-                if line.strip() == "/exit":
-                    return
-                if self._is_ready(line):
-                    self._answer(line)
+            try:
+                while not self._left:
+                    if self.loading.is_done:
+                        self._settle()
+                    self._turn()
+            except KeyboardInterrupt:
+                if not self._left:
+                    raise
+
+    def _turn(self) -> None:
+        """Read a line, and do what it says."""
+        self._twice = False
+        try:
+            line = self._read()
+        except EOFError:
+            self._left = True
+            return
+        except KeyboardInterrupt:
+            text = "" if self._is_dumb else self._line.text
+            empty = not text and not self._line.many_lines
+            self._line.many_lines = False
+            self._left = empty and (self._leaving or self._twice)
+            self._leaving = empty
+            if empty and not self._left:
+                self._say("Ctrl-C again leaves, and so does Ctrl-D")
+            return
+        self._leaving = False
+        if line.strip() == "/exit":
+            self._left = True
+        elif self._is_ready(line):
+            self._answer(line)
 
     def _read(self) -> str:
         """Return what was typed, as `handle` takes it."""
-        if self._is_dumb:
-            text = self._read_plainly()
-        else:
-            kept, self._kept = self._kept, ""
-            text = self._line.read(kept, self._notice)
+        self._reading = True
+        try:
+            if self._is_dumb:
+                text = self._read_plainly()
+            else:
+                kept, self._kept = self._kept, ""
+                text = self._line.read(kept, self._notice)
+        finally:
+            self._reading = False
         if not self._line.many_lines:
             return text
         self._line.many_lines = False
@@ -123,7 +135,6 @@ class Terminal:
     def _read_plainly(self) -> str:
         """Read a line as the terminal itself edits it, or lines up to the one that ends them."""
         lines: list[str] = []
-        self._reading = True
         try:
             while not lines or self._line.many_lines:
                 print(end=PROMPT, flush=True)
@@ -138,8 +149,6 @@ class Terminal:
         except KeyboardInterrupt:
             print(flush=True)
             raise
-        finally:
-            self._reading = False
         return "\n".join(lines)
 
     # The session, which comes later -------------------------------------------------------------
@@ -199,9 +208,9 @@ class Terminal:
 
     def _is_ready(self, line: str) -> bool:
         """Wait for the session; return False where Ctrl-C took the line back."""
+        self._interrupted = False
         if not self.loading.is_done:
             self._say(f"{self.loading.doing}; then this is answered. Ctrl-C takes it back")
-        self._interrupted = False
         while not self.loading.wait(0.05):
             if self._interrupted:
                 self._kept = line
@@ -308,7 +317,13 @@ class Terminal:
         """
 
         def stop(signum: int, frame: object) -> None:
+            if self._reading and self._line.has_opened:
+                self._twice = not self._line.interrupt()
+                return
             if self._reading:
+                raise KeyboardInterrupt
+            if self._leaving:  # the second of two, before the prompt is there again
+                self._left = True
                 raise KeyboardInterrupt
             waited = time.monotonic() - self._interrupted_at
             if self._answering and self._interrupted and waited > IMPATIENT_S:

@@ -33,7 +33,7 @@ AVX-512 BF16 or VNNI; without it they stay float32, which any processor can do."
 LANES = 16
 GROUP = 32
 """Weights that share a scale, along K; and what K is rounded up to."""
-BLOCK = 16
+BLOCK = 32
 """Rows that attend together."""
 
 _TILES = (8, 4, 2, 1)  # rows of activations that one pass over a panel serves
