@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import codecs
+import contextlib
 import os
 import re
 import time
@@ -18,7 +19,7 @@ from gptkit.chat.plain import shortened
 from gptkit.decoding.method import Method
 from gptkit.decoding.noise import derive
 from gptkit.decoding.request import Event, Request, Stops, is_greedy, resolve_stops
-from gptkit.errors import GptkitError, RequestError, plugin_code
+from gptkit.errors import ContextOverflow, GptkitError, RequestError, plugin_code
 from gptkit.text import prompting
 
 if TYPE_CHECKING:
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from gptkit.plugin_api import Tokenizer
 
 MAX_MESSAGE_BYTES = 8_000_000
+ROOM = "/reset begins a new one; /set on_overflow drop_oldest leaves out the oldest turns"
 N_ALTERNATIVES = 10
 """Tokens that might have been, which are kept for each token of an answer."""
 LOOKING_BACK = ("bias", "penalty", "constraint")
@@ -130,8 +132,10 @@ class Session:
         self.looks: dict[int, tuple[Look, ...]] = {}
         self._requests: dict[int, Request] = {}
         self.last = None
-        self.n_left_out = self.n_cut = 0
-        self.n_used = 0
+        self.n_left_out = self.n_cut = self.n_used = 0
+        if conversation.cursor is not None:
+            with contextlib.suppress(GptkitError):  # what does not fit is said at the next message
+                self.n_used = len(self.prompt().ids)
 
     def go_to(self, turn: Turn | None) -> None:
         """Go on from another turn; what is cached of the way there is used again."""
@@ -149,6 +153,9 @@ class Session:
             yield Note(f"sampling as {self.model.name} recommends: {chain}")
         if self.settings.seed_from == "drawn" and not is_greedy(self.settings.chain):
             yield Note(f"seed {self.settings.seed}")
+        for turn in self.conversation.path()[-2:]:  # a talk that goes on
+            name = "you" if turn.role == "user" else self.model.name
+            yield Note(f"{name}: {turn.text.strip()}")
 
     @property
     def turns(self) -> tuple[tuple[str, str], ...]:
@@ -280,15 +287,21 @@ class Session:
         size = self.model.config.block_size
         room = size - max(1, min(self.settings.stops.max_new_tokens, size // 4))
         turns = [(turn.role, turn.text) for turn in self.conversation.path()]
-        return prompting.conversation(
-            self.chosen.template,
-            self.settings.system,
-            turns,
-            self.model.tokenizer,
-            room,
-            first=self.n_left_out,
-            on_overflow=self.settings.on_overflow,
-        )
+        policy = self.settings.on_overflow
+        try:
+            return prompting.conversation(
+                self.chosen.template,
+                self.settings.system,
+                turns,
+                self.model.tokenizer,
+                room,
+                first=self.n_left_out,
+                on_overflow=policy,
+            )
+        except ContextOverflow as error:
+            if policy != "error":
+                raise
+            raise ContextOverflow(str(error), hint=ROOM) from None
 
     def _request(self, ids: Sequence[int], chain: Chain, seed: int) -> Request:
         settings = self.settings

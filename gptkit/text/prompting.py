@@ -154,7 +154,7 @@ def conversation(
     if len(found) <= room:
         return Prompt(found)
     if on_overflow == "error":
-        hint = "begin a new one, or use on_overflow=drop_oldest"
+        hint = "on_overflow=drop_oldest leaves out the oldest turns"
         raise _overflow(f"conversation has {len(found):,} tokens", found, room, hint)
     if on_overflow == "slide":
         return _slid(found, len(encode(head, tokenizer)), room)

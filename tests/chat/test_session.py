@@ -246,6 +246,7 @@ def test_overflow_can_be_an_error():
     talk = session(model=chat_model(["12345"], block_size=64), on_overflow="error")
     errors = [error for i in range(8) for error in say(talk, f"message{i}").errors]
     assert isinstance(errors[0], ContextOverflow)
+    assert "/reset begins a new one; /set on_overflow drop_oldest" in errors[0].hint
     say(talk, "/reset")
     assert say(talk, "hi").text == "12345"
 
@@ -321,6 +322,19 @@ def test_the_greeting_tells_what_the_user_did_not_ask_for():
         "sampling as fake recommends: temperature=0.7 sample",
         f"seed {talk.settings.seed}",
     ]
+
+
+def test_a_talk_that_goes_on_shows_where_it_stands_and_what_it_takes_of_the_context():
+    before = session(["one", "two"])
+    assert greeting(before) == [] and before.n_used == 0
+    say(before, "first")
+    say(before, "second")
+    talk = session(["three"])
+    talk.open(before.conversation)
+    assert greeting(talk) == ["you: second", "fake: two"]
+    assert talk.n_used == len(talk.prompt().ids) > before.n_used
+    talk.reset()
+    assert greeting(talk) == [] and talk.n_used == 0
 
 
 def test_the_greeting_is_silent_when_all_was_asked_for():
