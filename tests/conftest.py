@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import socket
 from pathlib import Path
 
@@ -16,6 +17,12 @@ hypothesis.settings.load_profile("fixed")
 # Tests run side by side; threads that spin for each other's work would only slow them down.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("MKL_NUM_THREADS", "1")
+
+# A shell that runs the tests in the background has them ignore these, and our programs with them.
+for number in (signal.SIGINT, signal.SIGHUP):
+    if signal.getsignal(number) == signal.SIG_IGN:
+        ours = signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL
+        signal.signal(number, ours)
 
 
 @pytest.fixture(autouse=True)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 import zlib
+from contextlib import contextmanager
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
@@ -19,7 +20,7 @@ from gptkit.errors import GptkitError, PluginError, RequestError, plugin_code
 from gptkit.plugin_api import Observed, Params
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from torch import Tensor
 
@@ -29,6 +30,21 @@ if TYPE_CHECKING:
 _DTYPES = {float: torch.float32, int: torch.int64, bool: torch.bool}
 _NO = float("-inf")
 _NEXT_TO_NO = -1e3  # exp of it is 0 in float64 too, and 0 times it is no NaN
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Keep torch to one thread of the processor.
+
+    What a chain does takes microseconds: the others come too late to help, and where something else
+    runs on their processors, everybody waits for them. And no sum depends on how many there are.
+    """
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 class LogitStats:
@@ -177,6 +193,7 @@ class ChainRunner:
         self.samplers: list[Sampler] = [stage.sampler() for stage in chain]
         self.remembers = any(sampler.state_from is not None for sampler in self.samplers)
 
+    @one_thread()
     def run(self, logits: Tensor, positions: Sequence[Position], vocab: Vocab) -> list[Picked]:
         """Pick a token for each row of finite logits [R, V]; a row that fails carries its error.
 
@@ -190,6 +207,7 @@ class ChainRunner:
         alone = (self.run(logits[i : i + 1], [one], vocab) for i, one in enumerate(positions))
         return [picked for one in alone for picked in one]
 
+    @one_thread()
     def process(self, logits: Tensor, positions: Sequence[Position], vocab: Vocab) -> Tensor:
         """Return logits [R, V] after all stages but the picker."""
         return self._stages(PositionRows(positions, vocab, logits), logits)[-1]

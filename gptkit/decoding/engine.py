@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import torch
 
-from gptkit.decoding.chain import LogitStats, Picked, Runners
+from gptkit.decoding.chain import LogitStats, Picked, Runners, one_thread
 from gptkit.decoding.plan import StepPlan, Work
 from gptkit.decoding.prefix import LEAST_SHARED, SlotTable
 from gptkit.decoding.request import Alternative, Event
@@ -326,6 +326,7 @@ class Engine:
                 work.one.hidden.append(hidden[work.first : work.first + work.n])
         return forward.head(hidden, plan.wanted)
 
+    @one_thread()
     def _settle(self, plan: StepPlan, logits: Tensor) -> list[tuple[int, Event]]:
         """Note what is cached by now, and pick where there are logits."""
         if logits.shape[-1] > self.vocab.size:  # a padded vocabulary: nobody can read those ids
