@@ -48,11 +48,11 @@ def job(session: Session, stem: str) -> str:
     if settings.system:
         document["system"] = settings.system
     document |= {
-        "inputs": f"{stem}.jsonl",
+        "inputs": f"{stem}.in.jsonl",
         "outputs": f"{stem}.out.jsonl",
         "sampling": {
             "seed": settings.seed,
-            "chain": [stage.as_item() for stage in settings.chain],
+            "chain": [stage.as_item() for stage in settings.chain if not stage.is_off],
             **{name: choice.as_item() for name, choice in session.method.named.items()},
         },
         "stop": settings.stop_block(),

@@ -115,7 +115,7 @@ class Session:
             self.model, self.engine, self.model_name = before
             raise
         self.model_name, self.draft, self.method = name, None, Method()
-        self.n_used = 0
+        self._measure()
 
     def say_system(self, text: str) -> None:
         """Set the instruction that stands before the talk; an empty one removes it."""
@@ -132,8 +132,13 @@ class Session:
         self.looks: dict[int, tuple[Look, ...]] = {}
         self._requests: dict[int, Request] = {}
         self.last = None
-        self.n_left_out = self.n_cut = self.n_used = 0
-        if conversation.cursor is not None:
+        self.n_left_out = self.n_cut = 0
+        self._measure()
+
+    def _measure(self) -> None:
+        """Count what the talk takes of the context as it stands."""
+        self.n_used = 0
+        if self.conversation.cursor is not None:
             with contextlib.suppress(GptkitError):  # what does not fit is said at the next message
                 self.n_used = len(self.prompt().ids)
 
@@ -141,6 +146,7 @@ class Session:
         """Go on from another turn; what is cached of the way there is used again."""
         self.conversation.go_to(turn)
         self.n_left_out = self.n_cut = 0
+        self._measure()
         if self.listener is not None:
             self.listener.moved(self)
 
@@ -205,12 +211,12 @@ class Session:
         """Answer the last message again, n times; each answer is another branch."""
         asked = self._asked()
         for i in range(n):
-            self.go_to(asked)
-            yield from self._write(asked, heading=f"answer {i + 1} of {n}" if n > 1 else "")
-            if self._stop or self.conversation.cursor is asked:
+            with self._back_from(asked):
+                self.go_to(asked)
+                yield from self._write(asked, heading=f"answer {i + 1} of {n}" if n > 1 else "")
+                came = self.conversation.cursor is not asked
+            if self._stop or not came:
                 break
-        if self.conversation.cursor is asked:  # nothing came of it: back to what there was
-            self.go_to(self.conversation.tip(asked))
 
     def go_on(self) -> Iterator[SessionEvent]:
         """Continue the last answer, if it was ended from outside, with the noise of its places."""
@@ -236,10 +242,9 @@ class Session:
         asked = turn.parent
         if asked is None:
             raise RequestError("this answer is to no message")
-        self.go_to(asked)
-        yield from self._write(asked, ids=ids, text=text, seed=turn.seed)
-        if self.conversation.cursor is asked:
-            self.go_to(turn)
+        with self._back_from(asked):
+            self.go_to(asked)
+            yield from self._write(asked, ids=ids, text=text, seed=turn.seed)
 
     def _ids(self, turn: Turn) -> tuple[int, ...]:
         """Return the tokens of an answer, those that ended it left out."""
@@ -249,19 +254,25 @@ class Session:
 
     def edit(self, turn: Turn, text: str) -> Iterator[SessionEvent]:
         """Say something else in the place of a turn: a new branch, which a message has answered."""
-        before = self.conversation.cursor
-        self.go_to(turn.parent)
-        if turn.role == "assistant":
+        with self._back_from(turn.parent):
+            self.go_to(turn.parent)
+            if turn.role == "user":
+                yield Note(f"said: {shortened(text)}")
+                yield from self.say(text)
+                return
             new = self.conversation.add("assistant", text, seed=turn.seed, edited=True)
             self._told(new)
-            yield Note(
-                f"turn {new.number} in the place of {turn.number}; /continue goes on from it"
-            )
-            return
-        yield Note(f"said: {shortened(text)}")
-        yield from self.say(text)
-        if self.conversation.cursor is turn.parent:
-            self.go_to(before)
+        yield Note(f"turn {new.number} in the place of {turn.number}; /continue goes on from it")
+
+    @contextlib.contextmanager
+    def _back_from(self, turn: Turn | None) -> Iterator[None]:
+        """Go back to where the talk stands, where it stands at `turn` in the end: nothing came."""
+        before = self.conversation.cursor
+        try:
+            yield
+        finally:
+            if self.conversation.cursor is turn:
+                self.go_to(before)
 
     def _asked(self) -> Turn:
         """Return the message that the last answer is to."""
@@ -275,12 +286,14 @@ class Session:
     def compare(self, chains: Sequence[tuple[str, Chain]]) -> Iterator[SessionEvent]:
         """Answer the last message by each of several chains; each answer is another branch."""
         asked, kept = self._asked(), self.conversation.cursor
-        for name, chain in chains:
-            self.go_to(asked)
-            yield from self._write(asked, chain=chain, heading=name, retry=0)
-            if self._stop:
-                break
-        self.go_to(kept)
+        try:
+            for name, chain in chains:
+                self.go_to(asked)
+                yield from self._write(asked, chain=chain, heading=name, retry=0)
+                if self._stop:
+                    break
+        finally:
+            self.go_to(kept)
 
     def prompt(self) -> prompting.Prompt:
         """Return the prompt; a quarter of the context, at most, is kept free for the answer."""

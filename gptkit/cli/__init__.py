@@ -85,7 +85,7 @@ def main(argv: list[str] | None = None) -> int:
     except GptkitError as error:
         return _fail(str(error), error.hint, error.exit_code, error)
     except TyperException as error:
-        return _misused(error)
+        return _misused(error, sys.argv[1:] if argv is None else argv)
     except (KeyboardInterrupt, typer.Abort):  # typer itself returns 130 for most of them
         return 130
     except (BrokenPipeError, SystemExit) as error:
@@ -119,14 +119,23 @@ def _open_closed_streams() -> None:
             setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))
 
 
-def _misused(error: TyperException) -> int:
+def _misused(error: TyperException, argv: list[str]) -> int:
     """Say what is wrong with a command line; one that asks for nothing gets the help."""
-    text, context = error.format_message(), getattr(error, "ctx", None)
+    text = error.format_message()
     if text.startswith("Usage:"):
         print(text, file=sys.stderr)
         return 2
-    command = context.command_path if context is not None else "gptkit"
-    return _fail(text, f"see {command} --help", 2, error)
+    return _fail(text, f"see {_command_path(argv)} --help", 2, error)
+
+
+def _command_path(argv: list[str]) -> str:
+    """Return the command that a line is for, as far as it names one."""
+    path, command = ["gptkit"], typer.main.get_command(app)
+    for word in argv:
+        if word not in (known := getattr(command, "commands", {})):
+            break
+        path, command = [*path, word], known[word]
+    return " ".join(path)
 
 
 def _fail(text: str, hint: str | None, code: int, error: BaseException) -> int:

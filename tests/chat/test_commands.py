@@ -90,7 +90,7 @@ def test_show_tells_what_is_in_force_and_where_it_came_from():
     assert rows["seed"] == ("seed", "1", "command line")
     # <s>be brief<u>hi<a> and hello<e>
     assert rows["context"][1] == "19 of 128 tokens used, 109 left"
-    assert rows["turns"][1] == "1 messages, 1 answers"
+    assert rows["turns"][1] == "1 message, 1 answer"
 
 
 def test_system_is_shown_set_and_removed():

@@ -251,6 +251,33 @@ def test_overflow_can_be_an_error():
     assert say(talk, "hi").text == "12345"
 
 
+@pytest.mark.parametrize("line", ["/retry", "/retry 2", "/compare greedy sample", "/edit 1 again"])
+def test_what_fails_leaves_the_talk_where_it_was(line):
+    """The last answer was dropped from the talk, and /retry went to the newest one."""
+    talk = session(model=chat_model(["12345"], block_size=64))
+    say(talk, "a")
+    say(talk, "/retry")
+    say(talk, "/goto 2")
+    before, used = talk.conversation.cursor, talk.n_used
+    assert before.number == 2 and used
+    talk.settings.on_overflow = "error"
+    talk.say_system("long " * 30)
+    assert say(talk, line).errors
+    assert talk.conversation.cursor is before
+
+
+def test_what_is_used_of_the_context_is_that_of_the_place_in_the_talk():
+    talk = session(["one", "two"])
+    say(talk, "first")
+    short = talk.n_used
+    say(talk, "second, and longer")
+    assert talk.n_used > short
+    say(talk, "/goto 2")
+    assert talk.n_used == len(talk.prompt().ids) < 2 * short
+    say(talk, "/goto 0")
+    assert talk.n_used == 0
+
+
 # Seeds and plugins ----------------------------------------------------------------------------
 
 

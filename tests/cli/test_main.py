@@ -84,6 +84,7 @@ def test_debug_shows_the_traceback(monkeypatch, capsys):
         (["nosuch"], "No such command 'nosuch'", "see gptkit --help"),
         (["plugins", "lst"], "Did you mean 'list'?", "see gptkit plugins --help"),
         (["generate", "a", "b"], "unexpected extra argument", "see gptkit generate --help"),
+        (["report", "x", "--html"], "'--html' requires an argument", "see gptkit report --help"),
         (["generate", "--nosuch"], "No such option: --nosuch", "--help"),
         (["generate", "--seed"], "'--seed' requires an argument", "--help"),
         (["run"], "no job is given", "a path, or one of these: classify, extract"),

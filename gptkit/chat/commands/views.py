@@ -43,7 +43,8 @@ def show(session: Session, rest: str) -> Iterator[SessionEvent]:
     path = session.conversation.path()
     left_out = f", {session.n_left_out} left out" if session.n_left_out else ""
     asked = sum(turn.role == "user" for turn in path)
-    said = f"{asked} messages, {len(path) - asked} answers{left_out}"
+    answers = len(path) - asked
+    said = f"{asked} message{'s' * (asked != 1)}, {answers} answer{'s' * (answers != 1)}{left_out}"
     rows.append(("turns", said, ""))
     yield Table(tuple(rows))
 

@@ -137,7 +137,7 @@ class CpuGPT:
         return torch.from_numpy(logits)
 
     def _room(self, n: int) -> tuple[kernels.Inputs, kernels.Room, Floats]:
-        """Return working space for n rows; it is kept for steps of up to twice as many."""
+        """Return working space for n rows; it is kept, and serves up to the next power of two."""
         size = 1 << (n - 1).bit_length()
         if size not in self._rooms:
             self._rooms[size] = _room(self.config, size, self._pool.n)
