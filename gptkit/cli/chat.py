@@ -79,6 +79,7 @@ def chat(
     device: options.Device = "auto",
     dtype: options.Dtype = "auto",
     backend: options.Backend = "auto",
+    threads: options.Threads = None,
     tokenizer: options.Tokenizer = None,
     raw_output: Annotated[
         bool, typer.Option("--raw-output", help="Do not filter control characters.")

@@ -66,6 +66,15 @@ Tokenizer = Annotated[
         rich_help_panel=MODEL,
     ),
 ]
+
+
+def _use_threads(n: int | None) -> int | None:
+    """Have torch take n threads: it asks the environment when it is imported, after this."""
+    if n is not None:
+        os.environ["OMP_NUM_THREADS"] = os.environ["MKL_NUM_THREADS"] = str(n)
+    return n
+
+
 Device = Annotated[
     str, typer.Option(metavar="NAME", help="auto, cpu, cuda or mps.", rich_help_panel=MODEL)
 ]
@@ -82,6 +91,16 @@ Backend = Annotated[
     typer.Option(
         metavar="NAME",
         help="auto, torch, cpu (numba), or numpy (slow, to check by).",
+        rich_help_panel=MODEL,
+    ),
+]
+Threads = Annotated[
+    int | None,
+    typer.Option(
+        min=1,
+        metavar="N",
+        help="Threads of a CPU. Default: OMP_NUM_THREADS, or one for each core.",
+        callback=_use_threads,
         rich_help_panel=MODEL,
     ),
 ]

@@ -111,6 +111,7 @@ def run(
     device: options.Device = "auto",
     dtype: options.Dtype = "auto",
     backend: options.Backend = "auto",
+    threads: options.Threads = None,
     tokenizer: options.Tokenizer = None,
     as_json: options.Json = False,
     as_schema: Annotated[

@@ -198,3 +198,21 @@ def test_control_characters_reach_a_pipe_and_a_file_as_they_are(tmp_path, capfdb
     sys.stdout.flush()
     found = json.loads(capfdbinary.readouterr().out)
     assert plain == found["text"].encode() == script[:200].decode("utf-8", "replace").encode()
+
+
+def test_threads_is_the_number_that_torch_takes(folder):
+    """In a process of its own: torch asks once."""
+    code = (
+        "from gptkit.cli import main\n"
+        f"main(['generate', 'ab', '-m', {str(folder / 'ends')!r}, '--threads', '2'])\n"
+        "import torch\n"
+        "print(' threads', torch.get_num_threads())"
+    )
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
+    assert done.stdout.endswith(" threads 2\n"), done.stderr
+
+
+def test_threads_are_at_least_one(capsys):
+    assert main(["generate", "ab", "--threads", "0"]) == 2
+    assert "--threads" in capsys.readouterr().err
