@@ -6,6 +6,7 @@ so that a wrong option is refused before torch is imported. torch comes only ins
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +14,7 @@ from gptkit.checkpoints import packed as packed_weights
 from gptkit.checkpoints import safe_load
 from gptkit.checkpoints.checkpoint import Checkpoint, open_checkpoint
 from gptkit.checkpoints.library import find
+from gptkit.checkpoints.save import save_packed
 from gptkit.checkpoints.tokenizer_files import load_tokenizer, own_tokenizer
 from gptkit.decoding.request import add_stop
 from gptkit.errors import CheckpointError, ConfigError, ResourceError, did_you_mean
@@ -23,7 +25,7 @@ from gptkit.model.forward import slot_positions
 from gptkit.plugin_host import Registry, registry
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
     from torch import Tensor
@@ -42,6 +44,7 @@ __all__ = [
     "DTYPES",
     "Model",
     "check_stops",
+    "convert",
     "draft",
     "engine",
     "first_token",
@@ -49,6 +52,7 @@ __all__ = [
     "load_tokenizer",
     "open_model",
     "open_tokenizer",
+    "perplexities",
     "place",
     "registry",
     "samples",
@@ -270,16 +274,43 @@ def _packed(
     import torch
 
     cpu.compile_kernels(tell)
-    sizes = cpu.sizes(source.config, dtype)
-    packed, read = packed_weights.find(source, dtype, sizes), tensors
+    packed = packed_weights.find(source, dtype, cpu.sizes(source.config, dtype))
+    read = tensors
     if packed is None:
-        made = cpu.pack(source.config, tensors, *cpu.kinds_of(dtype))
-        packed = {name: torch.from_numpy(matrix.data) for name, matrix in made.items()}
+        packed = _pack(source, tensors, dtype)
         packed_weights.keep(source, dtype, packed)
     else:
         read = {name: tensor for name, tensor in tensors.items() if tensor.ndim == 1}
     forward = cpu.model(source.config, packed, tensors, dtype, torch.get_num_threads())
     return forward, read
+
+
+def _pack(source: Checkpoint, tensors: Mapping[str, Tensor], dtype: str) -> dict[str, Tensor]:
+    import torch
+
+    made = cpu.pack(source.config, tensors, *cpu.kinds_of(dtype))
+    return {name: torch.from_numpy(matrix.data) for name, matrix in made.items()}
+
+
+def convert(source: Checkpoint, dtype: str) -> Path:
+    """Write a model's weights, packed for the CPU kernels, beside it; return the file.
+
+    Raise ConfigError where this machine has no such kernels, ResourceError where it can't be
+    written.
+    """
+    _check_choice("--dtype", dtype, cpu.DTYPES)
+    _place_on_cpu("cpu", "cpu", dtype)
+    n_bytes = _copied_bytes(source, "cpu", dtype)
+    memory.check(source.path.name, n_bytes, "try a smaller --dtype")
+    path = packed_weights.beside(source, dtype)
+    try:
+        save_packed(path, _pack(source, source.load(), dtype))
+    except OSError as error:
+        raise ResourceError(
+            f"cannot write {path}: {error.strerror or error}",
+            hint="free some space, or copy the model to a folder that you may write to",
+        ) from error
+    return path
 
 
 def draft(method: Method, model: Model, registry: Registry, *, n_slots: int = 1) -> Draft | None:
@@ -340,6 +371,40 @@ def scorer(model: Model, *, n_slots: int) -> Scorer:
 
     _check_cache(model, n_slots)
     return Scorer(model.forward, model.tokenizer.vocab_size, n_slots=n_slots)
+
+
+def perplexities(
+    source: Checkpoint,
+    ids: Sequence[int],
+    registry: Registry,
+    *,
+    show: Callable[[str, int, int], None],
+    tell: Callable[[str], None] | None = None,
+) -> dict[str, float]:
+    """Return a model's perplexity on a long text, for each dtype of the CPU kernels.
+
+    exp of the mean of -log p(token | those before it), over contexts end to end, each without its
+    first token. `show` is told the dtype, and how many tokens of how many are scored.
+    """
+    from gptkit.decoding.scoring import pieces
+
+    requests = pieces(ids, source.config.block_size)
+    n_tokens = sum(len(request.scored_ids) for request in requests)
+    found = {}
+    for dtype in cpu.DTYPES:
+        model = load_model(source, registry, backend="cpu", dtype=dtype, tell=tell)
+        scores, total, n_done = scorer(model, n_slots=8), 0.0, 0
+        for request in requests:
+            scores.add(request)
+        while n_done < n_tokens:
+            for _, score in scores.step():
+                if score.error:
+                    raise score.error
+                total += math.fsum(score.logprobs)
+                n_done += len(score.logprobs)
+                show(dtype, n_done, n_tokens)
+        found[dtype] = math.exp(-total / n_tokens)
+    return found
 
 
 def _check_cache(model: Model, n_slots: int, n_more: int = 0) -> None:

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
     from pathlib import Path
 
+    from gptkit.checkpoints.checkpoint import Checkpoint
+
 REMEMBERED_BYTES = 16 * 2**20
 """A smaller file is read each time: 0.03 s at most."""
 MAX_REMEMBERED = 1000
@@ -42,6 +44,11 @@ def of_files(paths: Iterable[Path], folder: Path) -> str:
     """Return one digest of several files and their names in a folder, whatever their order."""
     lines = sorted(f"{of_file(path)}  {path.relative_to(folder).as_posix()}\n" for path in paths)
     return hashlib.sha256("".join(lines).encode()).hexdigest()
+
+
+def of_weights(source: Checkpoint) -> str:
+    """Return the digest of a model's weights."""
+    return of_files([file.path for file in source.files], source.path)
 
 
 def of_data(value: Any) -> str:

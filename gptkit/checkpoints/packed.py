@@ -1,8 +1,8 @@
 """Packed weights on disk, so that a large model is packed once: beside the model, or in the cache.
 
 The file is safetensors, a tensor of bytes for each matrix, in the layout of the CPU kernels. Its
-name says which weights it was made of. Where it can't be written, the model is packed again the
-next time.
+name says which weights it was made of. Where the cache can't be written, the model is packed again
+the next time.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ if TYPE_CHECKING:
 LAYOUT = 1
 """Files of another layout are not looked for."""
 KEPT_FROM = 10_000_000
-"""Weights; a smaller model is packed in a moment."""
+"""Weights; a smaller model is packed in a moment, and not put into the cache."""
 
 
 def beside(source: Checkpoint, dtype: str) -> Path:
     """Return where packed weights stand beside their model."""
-    digest = hashes.of_files([file.path for file in source.files], source.path)
+    digest = hashes.of_weights(source)
     return source.path / f"packed-{dtype}-{digest[:16]}.{LAYOUT}.safetensors"
 
 
@@ -41,18 +41,23 @@ def find(source: Checkpoint, dtype: str, sizes: Mapping[str, int]) -> dict[str, 
 
     `sizes` are their bytes. A file that is damaged is as good as none.
     """
-    if source.config.n_params() < KEPT_FROM:
-        return None
-    path = beside(source, dtype)
-    for place in (path, _cached(path)):
-        if os.path.lexists(place):
-            with contextlib.suppress(CheckpointError):
-                file = safe_load.read_header(place.parent, place.name)
-                if {name: info.shape for name, info in file.tensors.items()} == {
-                    name: (n,) for name, n in sizes.items()
-                }:
-                    return safe_load.load_tensors([file], {name: name for name in sizes})
+    for place in places(source, dtype):
+        with contextlib.suppress(CheckpointError):
+            file = safe_load.read_header(place.parent, place.name)
+            if {name: info.shape for name, info in file.tensors.items()} == {
+                name: (n,) for name, n in sizes.items()
+            }:
+                return safe_load.load_tensors([file], {name: name for name in sizes})
     return None
+
+
+def places(source: Checkpoint, dtype: str) -> list[Path]:
+    """Return the files that there are of a dtype: the one beside the model goes first."""
+    is_small = source.config.n_params() < KEPT_FROM
+    if is_small and not any(source.path.glob(f"packed-{dtype}-*")):
+        return []  # and the weights need not be read for their hash
+    path = beside(source, dtype)
+    return [place for place in (path, _cached(path)) if os.path.lexists(place)]
 
 
 def keep(source: Checkpoint, dtype: str, packed: Mapping[str, Tensor]) -> None:

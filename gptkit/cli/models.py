@@ -1,4 +1,7 @@
-"""`gptkit models list|show`: what models there are, and what each would take. No torch."""
+"""`gptkit models list|show|convert|measure`: what models there are, and what each would take.
+
+No torch, but to convert and measure.
+"""
 
 from __future__ import annotations
 
@@ -8,13 +11,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from gptkit.cli import options
 from gptkit.cli.options import Json
-from gptkit.errors import CheckpointError
+from gptkit.errors import CheckpointError, ConfigError
 
 if TYPE_CHECKING:
     from gptkit.checkpoints.checkpoint import Checkpoint
+    from gptkit.checkpoints.quality import Quality
     from gptkit.decoding.request import Item
     from gptkit.model.config import GPTConfig
+    from gptkit.plugin_api import Tokenizer
+    from gptkit.plugin_host import Registry
 
 app = typer.Typer(help="What models there are, and what each would take.", no_args_is_help=True)
 
@@ -65,6 +72,102 @@ def show(
     print(safe(_page(record)))
 
 
+@app.command()
+def convert(
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="A path, or a name in the list.")],
+    dtype: Annotated[
+        str, typer.Option(metavar="NAME", help="float32, bfloat16, int8 or int4.")
+    ] = "int8",
+    as_json: Json = False,
+) -> None:
+    """Pack a model's weights for the CPU kernels, into a file beside it that the next start maps.
+
+    Without this, a large model is packed at its first start, into $GPTKIT_HOME/cache.
+    """
+    from gptkit import assembly
+
+    path = assembly.convert(assembly.open_model(model), dtype)
+    n_bytes = path.stat().st_size
+    if as_json:
+        print(json.dumps({"path": str(path), "dtype": dtype, "bytes_on_disk": n_bytes}))
+    else:
+        options.say(f"wrote {path} ({n_bytes / MIB:,.1f} MiB)")
+
+
+@app.command()
+def measure(
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="A path, or a name in the list.")],
+    text: Annotated[
+        Path | None, typer.Argument(metavar="TEXT", help="A file of text that is new to it.")
+    ] = None,
+    recipe: Annotated[
+        str | None,
+        typer.Option(metavar="RECIPE", help="Instead of TEXT: what this recipe validates with."),
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Measure a model's perplexity on a text in each --dtype of the CPU kernels.
+
+    The figures are kept beside the weights, where `gptkit models show` finds them.
+    """
+    from gptkit import assembly
+    from gptkit.checkpoints import hashes, quality
+    from gptkit.cli.progress import display
+
+    if (text is None) == (recipe is None):
+        raise ConfigError("give either TEXT or --recipe", hint="see gptkit models measure --help")
+    source, registry = assembly.open_model(model), options.load_registry()
+    tokenizer, _ = assembly.open_tokenizer(source, registry, None)
+    if text is not None:
+        name, ids = text.name, _ids_of_text(text, tokenizer)
+    else:
+        name, ids = f"recipe {recipe}", _ids_of_validation(str(recipe), tokenizer, registry)
+    if len(ids) < 2:
+        raise ConfigError(f"{name} has no two tokens", hint="give a text of some thousand words")
+    with display("tokens") as show:
+        measured = assembly.perplexities(source, ids, registry, show=show, tell=options.note)
+    found = quality.Quality(
+        text=name,
+        n_tokens=len(ids),
+        perplexity=measured,
+        weights=hashes.of_weights(source),
+    )
+    try:
+        quality.write(source, found)
+    except OSError as error:
+        options.note(f"not kept: {source.path} can't be written ({error.strerror})")
+    if as_json:
+        print(json.dumps(_quality(found)))
+    else:
+        print("\n".join(_quality_table(_quality(found))))
+
+
+def _ids_of_text(path: Path, tokenizer: Tokenizer) -> list[int]:
+    from gptkit.text.prompting import encode_text
+    from gptkit.training.sources import read_text
+
+    return encode_text(read_text(path), tokenizer)
+
+
+def _ids_of_validation(name: str, tokenizer: Tokenizer, registry: Registry) -> list[int]:
+    from tempfile import TemporaryDirectory
+
+    from gptkit.training.plan import prepare
+    from gptkit.training.recipe import read_recipe
+
+    with TemporaryDirectory() as folder:  # nothing is written there, but a recipe has an output
+        plan = prepare(read_recipe(name, [], output=Path(folder) / "none"), registry)
+    ids = range(max(plan.tokenizer.vocab_size, tokenizer.vocab_size))
+    if plan.tokenizer.vocab_size != tokenizer.vocab_size or any(
+        plan.tokenizer.token_bytes(i) != tokenizer.token_bytes(i) for i in ids
+    ):
+        raise ConfigError(
+            f"recipe {name} makes another tokenizer than the model has",
+            hint="give the recipe that the model was trained by, or a text",
+        )
+    return [int(i) for i in plan.corpus.validation]
+
+
 # Records, as --json prints them -----------------------------------------------------------------
 
 
@@ -108,6 +211,7 @@ def _size(name: str, config: GPTConfig) -> dict[str, Any]:
 
 
 def _model(name: str, kind: str, model: Checkpoint) -> dict[str, Any]:
+    from gptkit.checkpoints import packed, quality
     from gptkit.model.cpu import load as cpu
 
     return {
@@ -127,6 +231,21 @@ def _model(name: str, kind: str, model: Checkpoint) -> dict[str, Any]:
         "chat_template": model.chat_template,
         "sampling": None if model.sampling is None else list(model.sampling),
         "notes": list(model.notes),
+        "packed": [
+            {"dtype": dtype, "path": str(path), "bytes": path.stat().st_size}
+            for dtype in cpu.DTYPES
+            for path in packed.places(model, dtype)
+        ],
+        "quality": None if (found := quality.read(model)) is None else _quality(found),
+    }
+
+
+def _quality(found: Quality) -> dict[str, Any]:
+    return {
+        "text": found.text,
+        "n_tokens": found.n_tokens,
+        "perplexity": found.perplexity,
+        "loss": found.losses(),
     }
 
 
@@ -184,6 +303,8 @@ def _page(record: dict[str, Any]) -> str:
         lines.append(f"{dtype:<10}{tied:>16}{untied:>14}{token:>16}{context:>18}")
     if "path" in record:
         lines += ["", *_pairs(_folder(record))]
+        if record["quality"]:
+            lines += ["", *_quality_table(record["quality"])]
     return "\n".join(lines)
 
 
@@ -197,6 +318,10 @@ def _folder(record: dict[str, Any]) -> dict[str, Any]:
         "on this CPU": record["backend_on_cpu"],
         "stored as": ", ".join(record["dtypes"]),
         "files": ", ".join(files),
+        **{
+            f"packed as {one['dtype']}": f"{one['path']} ({one['bytes']:,} bytes)"
+            for one in record["packed"]
+        },
         "tokenizer": record["tokenizer"],
         "bos id": record["bos_id"],
         "eos ids": ", ".join(map(str, record["eos_ids"])) or None,
@@ -204,6 +329,15 @@ def _folder(record: dict[str, Any]) -> dict[str, Any]:
         "sampling": chain,
         **({"notes": "; ".join(record["notes"])} if record["notes"] else {}),
     }
+
+
+def _quality_table(quality: dict[str, Any]) -> list[str]:
+    """Return what a text's perplexity is in each dtype, and by how much that is above float32's."""
+    title = f"perplexity  on {quality['text']}, {quality['n_tokens']:,} tokens"
+    return [title] + [
+        f"{dtype:<10}{value:>16,.4f}{quality['loss'][dtype]:>+14.2%}"
+        for dtype, value in quality["perplexity"].items()
+    ]
 
 
 def _counted(value: object) -> object:

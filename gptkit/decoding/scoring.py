@@ -224,6 +224,13 @@ class Scorer:
         return Score(() if error else tuple(work.logprobs), error, work.n_reused)
 
 
+def pieces(ids: Sequence[int], size: int) -> list[ScoreRequest]:
+    """Cut a long text into contexts of `size` tokens, each scored but for its first token."""
+    return [
+        ScoreRequest((ids[i],), tuple(ids[i + 1 : i + size])) for i in range(0, len(ids) - 1, size)
+    ]
+
+
 def _will_have(work: _Work, prefix: Sequence[int]) -> bool:
     """Whether a work begins with this prefix, and is about to have computed it."""
     n = len(prefix)

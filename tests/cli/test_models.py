@@ -91,7 +91,7 @@ def test_a_page_shows_the_chain_as_options_take_it_and_numbers_with_separators(a
     mini = run("show", "mini")
     assert "sampling            temperature=0.7 top_p=0.9\n" in mini
     assert "vocab_size          2,048\n" in mini and "bias                False\n" in mini
-    stages = mini.rpartition("sampling ")[2].split()
+    stages = mini.rpartition("sampling ")[2].splitlines()[0].split()
     assert [str(stage) for stage in resolve_chain(map(parse_stage, stages), registry())] == [
         *stages,
         "sample",
