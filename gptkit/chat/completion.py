@@ -40,7 +40,11 @@ class CommandCompleter(Completer):
         """Yield what may stand at the cursor."""
         text = document.text_before_cursor
         session = self.session()
-        if session is None or not text.startswith("/") or text.startswith("//") or "\n" in text:
+        if session is None:
+            return
+        from gptkit.chat.commands import is_command
+
+        if not is_command(text) or "\n" in text:
             return
         name, blank, rest = text[1:].partition(" ")
         if not blank:

@@ -179,7 +179,7 @@ class Session:
             if n_bad:
                 were = "bytes were" if n_bad > 1 else "byte was"
                 yield Note(f"{n_bad} invalid {were} replaced by U+FFFD")
-            if text.startswith("/") and not text.startswith("//"):
+            if commands.is_command(text):
                 yield from commands.run(self, text)
             elif text:
                 yield from self.say(text.removeprefix("/") if text[:2] == "//" else text)
@@ -499,7 +499,7 @@ def _looks_back(stage: Stage) -> bool:
 
 
 def _clean(line: str) -> tuple[str, int]:
-    """Return the line without its end, and how many code points of it were no characters."""
+    """Return the line without blanks at its end, and how many code points were no characters."""
     text, n_bad = re.subn("[\ud800-\udfff]", "\ufffd", line)
     return text.rstrip(), n_bad
 

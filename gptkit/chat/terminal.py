@@ -242,6 +242,8 @@ class Terminal:
         self.view.begin()
         while self._later:
             self.view.note(self._later.pop(0))
+        from gptkit.chat.commands import is_command
+
         before = self._session.conversation.cursor
         self._interrupted, self._answering = False, True
         try:
@@ -250,8 +252,11 @@ class Terminal:
             self.view.note("stopped in the middle of a step")
         finally:
             self._answering = False
-        is_message = not line.startswith("/") or line.startswith("//")
-        if self._interrupted and is_message and self._session.conversation.cursor is before:
+        if (
+            self._interrupted
+            and not is_command(line)
+            and self._session.conversation.cursor is before
+        ):
             back = "" if self._is_dumb else "; the message is back in the line"
             self.view.note(f"stopped before the answer began{back}")
             self._kept = line

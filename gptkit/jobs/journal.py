@@ -73,9 +73,8 @@ class Journal:
     @classmethod
     def create(cls, path: Path, header: Mapping[str, Any]) -> Self:
         """Begin a journal; a file that is there holds no rows, and is replaced."""
-        handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | _CLOEXEC, 0o666)
+        handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND, 0o666)
         try:
-            os.ftruncate(handle, 0)
             journal = cls(path, handle, 0)
         except BaseException:
             os.close(handle)
@@ -91,7 +90,7 @@ class Journal:
     @classmethod
     def open(cls, path: Path) -> Self:
         """Open a journal that is there, to read it and to add to it."""
-        handle = os.open(path, os.O_RDWR | os.O_APPEND | _CLOEXEC)
+        handle = os.open(path, os.O_RDWR | os.O_APPEND)
         try:
             return cls(path, handle, os.fstat(handle).st_size)
         except BaseException:
@@ -212,6 +211,3 @@ class Journal:
                 hint="run the same command: what can't be read is computed again",
             )
         return record
-
-
-_CLOEXEC = getattr(os, "O_CLOEXEC", 0)

@@ -88,7 +88,7 @@ def hold(path: Path) -> Iterator[str | None]:
 
 def _take(path: Path) -> tuple[int, str | None]:
     while True:
-        handle = os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_CLOEXEC", 0), 0o666)
+        handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
         try:
             before = Owner.read(handle)
             refused = _lock(handle)

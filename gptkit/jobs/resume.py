@@ -38,14 +38,14 @@ class Before:
     finished: Mapping[str, Any] | None = None
 
 
-def find(job: Job, files: Files, print: Fingerprint, how: How) -> Before:
+def find(job: Job, files: Files, fingerprint: Fingerprint, how: How) -> Before:
     """Return what there is to go on with; raise ResumeRefused where it is another job's.
 
     Raise OSError where a journal can't be opened.
     """
-    journal, header = _journal(files, print)
+    journal, header = _journal(files, fingerprint)
     try:
-        finished = _finished(job, files, print, how, journal)
+        finished = _finished(job, files, fingerprint, how, journal)
         for before in filter(None, (header, finished)):
             check_chosen(files.journal, before.get("runtime", {}), how)
     except BaseException:
@@ -59,7 +59,7 @@ def find(job: Job, files: Files, print: Fingerprint, how: How) -> Before:
 
 
 def _journal(
-    files: Files, print: Fingerprint
+    files: Files, fingerprint: Fingerprint
 ) -> tuple[Journal, Mapping[str, Any]] | tuple[None, None]:
     """Open the journal of this job; one that has no rows yet may be of any job."""
     if not files.journal.exists():
@@ -67,7 +67,7 @@ def _journal(
     journal = Journal.open(files.journal)
     try:
         header = journal.header()
-        other = differences(header["fingerprint"], print) if header else []
+        other = differences(header["fingerprint"], fingerprint) if header else []
         if header is not None and not other:
             return journal, header
         if next(journal.rows(), None) is not None:
@@ -82,7 +82,7 @@ def _journal(
 
 
 def _finished(
-    job: Job, files: Files, print: Fingerprint, how: How, journal: Journal | None
+    job: Job, files: Files, fingerprint: Fingerprint, how: How, journal: Journal | None
 ) -> Mapping[str, Any] | None:
     """Return the manifest of an output that is done; None where it is to be written.
 
@@ -93,7 +93,7 @@ def _finished(
         raise _in_the_way(files.manifest)
     if how.restart or how.no_resume or not files.output.exists():
         return None
-    other = differences(said["fingerprint"], print) if said else []
+    other = differences(said["fingerprint"], fingerprint) if said else []
     if said is None or other:
         if journal is not None:  # whose end nobody could tell any more
             return None

@@ -22,6 +22,11 @@ if TYPE_CHECKING:
     Function = Callable[[Session, str], Iterator[SessionEvent]]
 
 
+def is_command(line: str) -> bool:
+    """Whether a line is `/NAME ...`; `//` begins a message with a slash."""
+    return line.startswith("/") and not line.startswith("//")
+
+
 def run(session: Session, line: str) -> Iterator[SessionEvent]:
     """Run `/NAME REST`; raise UnknownName where there is no such command."""
     name = re.split(r"\s", line[1:], maxsplit=1)[0]

@@ -1,0 +1,1 @@
+"""gptkit beside transformers, CTranslate2 and llama.cpp on a CPU: the same weights, by turns."""
