@@ -35,6 +35,7 @@ def keep_first(
     """
     import torch
 
+    by_logit = score is None
     score = logits if score is None else score
     n_tokens = logits.shape[-1]
     out = torch.full_like(logits, NO)
@@ -47,15 +48,34 @@ def keep_first(
         kept = logits[rows[:, None], ids].where(stays, NO)
         if ids.shape[-1] == n_tokens or bool(sure.all()):
             out[rows[:, None], ids] = kept
+            if by_logit and len(rows) == len(out):
+                _note(out, ids[:, : int(n.max())])
             return out
         out[rows[sure][:, None], ids[sure]] = kept[sure]
         rows, score = rows[~sure], score[~sure]
         look = 4 * look
 
 
+def survivors(logits: Tensor) -> Tensor | None:
+    """Return ids [R, W] in order, all that are left of logits [R, V] among them.
+
+    None where no stage just before has found them, or somebody has written to its logits since.
+    """
+    ids, version = getattr(logits, "_survivors", (None, 0))
+    return ids if ids is not None and logits._version == version else None
+
+
+def _note(logits: Tensor, ids: Tensor) -> None:
+    """Let the next stage know the survivors: to look for them costs more than all else it does."""
+    if not logits.is_inference():
+        logits._survivors = ids, logits._version  # type: ignore[attr-defined]
+
+
 def _first(score: Tensor, look: int) -> tuple[Tensor, Tensor]:
     """Return ids [r, W] in order, and of how many the place is known [r, 1]; W, then all of V."""
     n_tokens = score.shape[-1]
+    if (left := survivors(score)) is not None:
+        return left, left.new_full((len(left), 1), n_tokens + 1)
     if look > n_tokens // 4:  # then a sort is no dearer
         ids = score.sort(dim=-1, descending=True, stable=True).indices
         return ids, ids.new_full((len(ids), 1), n_tokens + 1)
@@ -93,13 +113,48 @@ def reach(probs: Tensor, goal: Tensor) -> Count:
     """
 
     def count(rows: Tensor, ids: Tensor) -> Tensor:
-        mass = (probs[rows[:, None], ids].double() * UNIT).round().long()  # [r, W]
-        wanted = (goal[rows].double() * UNIT).round().long()
-        upto = mass.cumsum(-1)
-        n = ((upto - mass) < wanted).sum(-1, keepdim=True).clamp_min(1)
-        return n + (upto[:, -1:] < wanted)
+        mass = _in_units(probs[rows[:, None], ids])  # [r, W]
+        return _count_mass(mass, _in_units(goal[rows]))
 
     return count
+
+
+def reach_by_logit(logits: Tensor, goal: Tensor) -> Count:
+    """Return what counts the first tokens of logits [R, V] whose mass is `goal` [R, 1], as `reach`.
+
+    The mass of few tokens is theirs alone, and nobody looks at the others. Whether there are few
+    depends on the row, not on who asks, or its last bits would.
+    """
+    import torch
+
+    probs: Tensor | None = None
+
+    def count(rows: Tensor, ids: Tensor) -> Tensor:
+        nonlocal probs
+        found = logits[rows[:, None], ids]  # [r, W]
+        n_left = (found > NO).sum(-1, keepdim=True)
+        mass = _in_units((found - found[:, :1]).double().exp())
+        wanted = (goal[rows].double() * mass.sum(-1, keepdim=True)).round().long()
+        is_few = n_left < FIRST_LOOK
+        if not bool(is_few.all()):
+            probs = logits.softmax(-1) if probs is None else probs
+            mass = torch.where(is_few, mass, _in_units(probs[rows[:, None], ids]))
+            wanted = torch.where(is_few, wanted, _in_units(goal[rows]))
+        return _count_mass(mass, wanted)
+
+    return count
+
+
+def _in_units(share: Tensor) -> Tensor:
+    return (share.double() * UNIT).round().long()
+
+
+def _count_mass(mass: Tensor, wanted: Tensor) -> Tensor:
+    """Return how many first tokens have the `wanted` mass [r, 1], of units [r, W]; W + 1 if none
+    of these numbers do."""
+    upto = mass.cumsum(-1)
+    n = ((upto - mass) < wanted).sum(-1, keepdim=True).clamp_min(1)
+    return n + (upto[:, -1:] < wanted)
 
 
 def keep_best(logits: Tensor, n: Tensor) -> Tensor:

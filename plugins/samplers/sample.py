@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from gptkit.plugin_api import Params, Rows, Sampler
 
-from .ranking import FIRST_LOOK, NO, top_ids
+from .ranking import FIRST_LOOK, NO, survivors, top_ids
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -20,12 +20,14 @@ class Sample(Sampler):
 
     def apply(self, logits: Tensor, p: Params, rows: Rows) -> Tensor:
         """Return token ids [R], distributed as softmax(logits [R, V])."""
-        ids = top_ids(logits, min(FIRST_LOOK, rows.V))
-        if bool((logits.gather(-1, ids).amin(-1) > NO).any()):  # a row may have more
-            n = int((logits > NO).sum(-1).max())
-            if n > rows.V // 4:
-                return (logits + _gumbel(rows.noise())).argmax(-1)
-            ids = top_ids(logits, n)
+        ids = survivors(logits)
+        if ids is None:
+            ids = top_ids(logits, min(FIRST_LOOK, rows.V))
+            if bool((logits.gather(-1, ids).amin(-1) > NO).any()):  # a row may have more
+                n = int((logits > NO).sum(-1).max())
+                if n > rows.V // 4:
+                    return (logits + _gumbel(rows.noise())).argmax(-1)
+                ids = top_ids(logits, n)
         ids = ids.sort(-1).values  # by id, as in the full row
         best = (logits.gather(-1, ids) + _gumbel(rows.noise(ids))).argmax(-1, keepdim=True)
         return ids.gather(-1, best)[:, 0]

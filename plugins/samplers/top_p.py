@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from gptkit.plugin_api import Params, Rows, Sampler, param
 
-from .ranking import keep_first, reach
+from .ranking import keep_first, reach_by_logit
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -21,4 +21,4 @@ class TopP(Sampler):
 
     def apply(self, logits: Tensor, p: Params, rows: Rows) -> Tensor:
         """Return logits [R, V]; a token stays while the mass strictly before it is below p."""
-        return keep_first(logits, reach(logits.softmax(-1), p.p))
+        return keep_first(logits, reach_by_logit(logits, p.p))

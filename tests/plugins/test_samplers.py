@@ -15,13 +15,14 @@ from gptkit.decoding.request import Request, Stops, resolve_chain
 from gptkit.errors import ConfigError, RequestError
 from gptkit.plugin_api import Observed, Params, RequestView
 from gptkit.plugin_host import registry
+from gptkit_plugins.samplers import ranking
 from gptkit_plugins.samplers.dynamic_temperature import DynamicTemperature
 from gptkit_plugins.samplers.epsilon import Epsilon
 from gptkit_plugins.samplers.eta import Eta
 from gptkit_plugins.samplers.greedy import Greedy
 from gptkit_plugins.samplers.min_p import MinP
 from gptkit_plugins.samplers.mirostat import Mirostat, zipf_count
-from gptkit_plugins.samplers.ranking import keep_first, top_ids
+from gptkit_plugins.samplers.ranking import keep_best, keep_first, top_ids
 from gptkit_plugins.samplers.sample import Sample
 from gptkit_plugins.samplers.smoothing import Smoothing
 from gptkit_plugins.samplers.tail_free import TailFree
@@ -533,6 +534,48 @@ def test_only_rows_that_need_it_are_looked_at_more_widely():
     out = keep_first(rows, count)
     assert (out > NO).sum(-1).tolist() == wanted[:, 0].tolist()
     assert seen == [([0, 1, 2, 3, 4, 5], 64), ([2, 3, 5], 256), ([5], 4000)]
+
+
+def test_what_a_stage_found_changes_no_bit_for_the_next(monkeypatch):
+    """Survivors that top_k has noted, and those that the next stages look for themselves."""
+    rows = random_rows(12, 3000, seed=3)
+    rows[2, 70:] = NO  # few from the start
+    for names in itertools.permutations(["top_k", "top_p", "min_p"]):
+        values = {"top_k": 90, "top_p": 0.97, "min_p": 0.001}
+        chain = resolve_chain([{name: values[name]} for name in names], REGISTRY)
+        places = [Place(chain, seed, 5 + seed) for seed in range(len(rows))]
+        runner, logits = ChainRunner(chain), torch.as_tensor(rows)
+        noted = runner.run(logits, places, VOCAB)
+        with monkeypatch.context() as patch:
+            patch.setattr(ranking, "_note", lambda logits, ids: None)
+            alone = runner.run(logits, places, VOCAB)
+        assert [one.token for one in noted] == [one.token for one in alone]
+        assert all(torch.equal(a.final, b.final) for a, b in zip(noted, alone, strict=True))
+
+
+def test_what_was_found_is_forgotten_when_somebody_writes_to_the_logits():
+    out = keep_best(torch.as_tensor(random_rows(3, 3000, seed=1)), torch.full((3, 1), 5))
+    assert ranking.survivors(out).shape == (3, 5)
+    out[0, 17] = 100.0
+    assert ranking.survivors(out) is None
+    assert kept(TopP, out[0], p=0.5) == {17}
+
+
+@pytest.mark.parametrize("n", [2, 40, 63, 64, 65, 300])
+def test_the_mass_of_a_row_does_not_depend_on_who_asks(n):
+    """A row that has few tokens left: alone, among others, and as top_k leaves it."""
+    rows = torch.as_tensor(random_rows(6, 3000, seed=n))
+    cut = torch.full((6, 1), n)
+    left = keep_best(rows, cut)
+    for p in (0.1, 0.5, 0.9, 0.999):
+        noted = TopP().apply(left, gather(TopP, 6, {"p": p}), None)
+        for i in range(6):
+            one = left[i : i + 1].clone()
+            alone = TopP().apply(one, gather(TopP, 1, {"p": p}), None)
+            assert torch.equal(noted[i : i + 1], alone)
+            mixed = torch.cat((rows, one))
+            among = TopP().apply(mixed, gather(TopP, 7, {"p": p}), None)
+            assert torch.equal(among[6:], alone)
 
 
 # XTC --------------------------------------------------------------------------------------------
