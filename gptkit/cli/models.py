@@ -203,7 +203,8 @@ def _find(name: str) -> dict[str, Any]:
         raise
     places = {"bundled": bundled(), "home": at_home()}
     kind = next((kind for kind, found in places.items() if (name, path) in found), "path")
-    return _model(name, kind, open_checkpoint(path))
+    model = open_checkpoint(path)
+    return {**_model(name, kind, model), **_on_a_cpu(model)}
 
 
 def _size(name: str, config: GPTConfig) -> dict[str, Any]:
@@ -211,16 +212,12 @@ def _size(name: str, config: GPTConfig) -> dict[str, Any]:
 
 
 def _model(name: str, kind: str, model: Checkpoint) -> dict[str, Any]:
-    from gptkit.checkpoints import packed, quality
-    from gptkit.model.cpu import load as cpu
-
     return {
         "name": name,
         "kind": kind,
         "path": str(model.path),
         "format": model.format,
         **_counts(model.config),
-        "backend_on_cpu": cpu.describe(),
         "dtypes": list(model.dtypes),
         "bytes_on_disk": model.n_bytes,
         "files": {file.path.name: file.n_bytes for file in model.files},
@@ -231,6 +228,16 @@ def _model(name: str, kind: str, model: Checkpoint) -> dict[str, Any]:
         "chat_template": model.chat_template,
         "sampling": None if model.sampling is None else list(model.sampling),
         "notes": list(model.notes),
+    }
+
+
+def _on_a_cpu(model: Checkpoint) -> dict[str, Any]:
+    """Return what computes a model on this CPU, and what is packed and measured of it."""
+    from gptkit.checkpoints import packed, quality
+    from gptkit.model.cpu import load as cpu
+
+    return {
+        "backend_on_cpu": cpu.describe(),
         "packed": [
             {"dtype": dtype, "path": str(path), "bytes": path.stat().st_size}
             for dtype in cpu.DTYPES

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 import secrets
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal, Self
 
 from pydantic import Field, model_validator
@@ -66,12 +66,13 @@ class Stage:
     label: str
     sampler: type[Sampler]
     values: Mapping[str, Any]
+    is_off: bool = field(init=False, repr=False, compare=False)
+    """Whether all parameters that have an off value stand at theirs."""
 
-    @property
-    def is_off(self) -> bool:
-        """Whether all parameters that have an off value stand at theirs."""
+    def __post_init__(self) -> None:
         offs = {key: p.off for key, p in self.sampler.params.items() if p.off is not None}
-        return bool(offs) and all(self.values[key] == off for key, off in offs.items())
+        is_off = bool(offs) and all(self.values[key] == off for key, off in offs.items())
+        object.__setattr__(self, "is_off", is_off)  # it is asked for each row of each step
 
     def with_files(self, folder: Path) -> Stage:
         """Return the stage with what files say in the place of their paths, from a folder."""

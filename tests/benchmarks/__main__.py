@@ -13,6 +13,7 @@ import torch
 from rich.console import Console
 
 from tests.benchmarks import agreement, chat, decode, engine, jobs, learning, startup
+from tests.benchmarks.peers import comparison
 
 PARTS = {
     "agreement": agreement.table,
@@ -22,6 +23,7 @@ PARTS = {
     "chat": chat.table,
     "jobs": jobs.table,
     "learning": learning.table,
+    "peers": comparison.table,
 }
 
 

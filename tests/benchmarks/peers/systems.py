@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import time
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
@@ -168,7 +168,7 @@ class LlamaCpp(_Salted):
         import llama_cpp
 
         self.lib, self.threads = llama_cpp, threads
-        llama_cpp.llama_log_set(_quiet(llama_cpp), None)
+        quiet(llama_cpp)
         path = folder / f"{dtype}.gguf"
         self.model = llama_cpp.llama_model_load_from_file(
             str(path).encode(), llama_cpp.llama_model_default_params()
@@ -237,18 +237,19 @@ class _Context:
         return out
 
 
-def _quiet(lib):
-    """Return what llama.cpp calls for each line of its log; it must stay referenced."""
+def quiet(lib: Any) -> None:
+    """Keep llama.cpp from printing its log."""
 
     @lib.llama_log_callback
-    def drop(level, text, data):
-        return None
+    def drop(level: int, text: bytes, data: object) -> None:
+        pass
 
     _KEPT.append(drop)
-    return drop
+    lib.llama_log_set(drop, None)
 
 
 _KEPT: list[object] = []
+"""What llama.cpp calls must stay referenced."""
 
 SYSTEMS: dict[str, type[System]] = {
     "gptkit": Gptkit,

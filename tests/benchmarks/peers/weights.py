@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
+from gptkit import assembly
 from gptkit.model.config import NAMED_SIZES
 from gptkit.model.gpt import GPT
 from gptkit_plugins.tokenizers.bpe_files import LETTERS
+from tests.benchmarks.peers.systems import quiet
 from tests.model.test_gpt import hugging_face
 
 if TYPE_CHECKING:
@@ -26,6 +28,8 @@ def write(folder: Path) -> None:
     """Write GPT-2's 124M shape for each system into a folder."""
     model = GPT(NAMED_SIZES["gpt2"]).init_weights(0)
     _write_hf(folder / "hf", model)
+    for dtype in FTYPES:
+        assembly.convert(assembly.open_model(str(folder / "hf")), dtype)
     _write_ct2(folder)
     _write_gguf(folder, model)
 
@@ -73,6 +77,7 @@ def _write_gguf(folder: Path, model: GPT) -> None:
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
     writer.close()
+    quiet(llama_cpp)
     for dtype, ftype in FTYPES.items():
         if ftype:
             settings = llama_cpp.llama_model_quantize_default_params()
