@@ -63,3 +63,32 @@ def test_one_processor_is_enough_for_three_threads():
     )
     assert process.returncode == 0, process.stderr
     assert process.stdout.startswith("[")
+
+
+IDLE = """
+import time
+import torch
+from gptkit.model.config import GPTConfig
+from gptkit.model.forward import Span
+from tests.benchmarks.forwards import packed
+from tests.checkpoints.makers import random_tensors
+torch.set_num_threads(2)
+config = GPTConfig(vocab_size=50257, block_size=128, n_layer=1, n_head=4, n_embd=768)
+model = packed(config, random_tensors(config), "int8")
+cache, turned = model.new_cache(16), 0.0
+for i in range(30):
+    model.step(range(16), [Span(slot, i, 1) for slot in range(16)], cache, range(16))
+    before = time.process_time()
+    time.sleep(0.02)
+    turned += (i >= 5) * (time.process_time() - before)
+print(turned)
+"""
+
+
+def test_nobody_turns_between_tokens(tmp_path):
+    """torch's threads once did, for 2 ms from the start of each step of 16 rows, and took the
+    processors of those that computed: it was twice as slow."""
+    process = start(["-c", IDLE], tmp_path, OMP_NUM_THREADS="2", MKL_NUM_THREADS="2")
+    said, wrong = process.communicate(timeout=300)
+    assert process.returncode == 0, wrong
+    assert float(said) < 0.02, said
