@@ -1,7 +1,6 @@
 """How `gptkit chat` starts and ends: the prompt before the model, and the terminal as it was."""
 
 import os
-import pathlib
 import re
 import shutil
 import sys
@@ -99,31 +98,6 @@ def test_a_load_that_fails_is_one_line_and_an_exit_code(begin, typed):
     assert "gptkit: error: no such model directory: no-such-model" in text
     assert "Traceback" not in text
     assert chat.modes_after == chat.modes_before
-
-
-def seconds_of(pid):
-    """Return the processor time of a process so far: what a quiet machine would take at least."""
-    fields = pathlib.Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-
-
-@pytest.mark.slow
-def test_the_first_keystroke_and_the_prompt_are_in_time(begin):
-    """On the model that ships, the best of five, by the clock or by the processor's time."""
-    if not pathlib.Path("/proc/self/stat").exists():
-        pytest.skip("no /proc")
-    echoed, greeted = [], []
-    for _ in range(5):
-        started = time.monotonic()
-        chat = begin([*GPTKIT, "chat"], environment())
-        chat.type("h")
-        for texts, times in ((("> h",), echoed), (("mini · ",), greeted)):
-            chat.wait(*texts)
-            times.append(min(time.monotonic() - started, seconds_of(chat.child.pid)))
-        chat.close()
-    print(f"first key {min(echoed):.2f} s, prompt {min(greeted):.2f} s")
-    assert min(echoed) < 0.4
-    assert min(greeted) < 2.5
 
 
 # The end ----------------------------------------------------------------------------------------

@@ -252,7 +252,7 @@ def test_an_ascii_terminal_gets_replacements(tmp_path):
     utf8 = makers.utf8_tokenizer()
     model = makers.save_reciter(tmp_path / "m", utf8, "a\N{GRINNING FACE}\u00e9".encode())
     done = shell(
-        f"gptkit generate x -m {model} --max-new-tokens 7 --seed 1",
+        f"gptkit generate x -m {model} --max-new-tokens 7 --seed 1 --backend torch",
         PYTHONIOENCODING="ascii",
         LC_ALL="C",
         GPTKIT_PLUGINS=str(makers.TOKENIZER_FIXTURE / "acme_tokenizer.py"),

@@ -125,7 +125,7 @@ def _patience(tell: Callable[[str], None] | None) -> Iterator[None]:
     if tell is None:
         yield
         return
-    text = "compiling the kernels for this processor: once, about ten seconds"
+    text = "preparing the kernels for this processor: the first time about ten seconds"
     timer = threading.Timer(PATIENCE_S, tell, [text])
     timer.daemon = True
     timer.start()
