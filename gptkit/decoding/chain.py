@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-    from gptkit.decoding.request import Chain, Request
+    from gptkit.decoding.request import Chain, Request, Stage
     from gptkit.plugin_api import Param, Sampler, Vocab
 
 _DTYPES = {float: torch.float32, int: torch.int64, bool: torch.bool}
@@ -192,6 +192,7 @@ class ChainRunner:
         self.labels = [stage.label for stage in chain]
         self.samplers: list[Sampler] = [stage.sampler() for stage in chain]
         self.remembers = any(sampler.state_from is not None for sampler in self.samplers)
+        self._gathered: dict[int, tuple[list[Stage], Params]] = {}
 
     @one_thread()
     def run(self, logits: Tensor, positions: Sequence[Position], vocab: Vocab) -> list[Picked]:
@@ -283,10 +284,11 @@ class ChainRunner:
         if any(off):
             kept = torch.tensor(off, device=logits.device)[:, None]
             out, best = torch.where(kept, logits, out), best.masked_fill(kept, 0.0)
-        if bool(best.isfinite().all()):
+        bests = best[:, 0].tolist()
+        if all(map(math.isfinite, bests)):
             return out
         empty = best == _NO
-        if not bool((empty | best.isfinite()).all()):
+        if not all(one == _NO or math.isfinite(one) for one in bests):
             raise PluginError(f"sampler '{self.labels[i]}' made logits that are not finite")
         if sampler.phase != "constraint":
             return torch.where(empty, logits, out)  # a stage that leaves nothing changes nothing
@@ -313,10 +315,11 @@ class ChainRunner:
         if not isinstance(out, torch.Tensor) or out.shape != (rows.R,) or out.is_floating_point():
             raise PluginError(f"picker '{self.labels[i]}' did not return token ids [{rows.R}]")
         ids: list[int] = out.tolist()
-        inside = [0 <= token < rows.V for token in ids]
-        there = logits.gather(-1, out.clamp(0, rows.V - 1)[:, None])[:, 0] > _NO
-        for token, good in zip(ids, (there.cpu() & torch.tensor(inside)).tolist(), strict=True):
-            if not good:
+        is_known = all(0 <= token < rows.V for token in ids)
+        there = out if is_known else out.clamp(0, rows.V - 1)
+        picked = logits.gather(-1, there[:, None])[:, 0].tolist()
+        for token, logit in zip(ids, picked, strict=True):
+            if logit == _NO or not 0 <= token < rows.V:
                 raise PluginError(f"picker '{self.labels[i]}' picked forbidden token {token}")
         return ids
 
@@ -325,14 +328,19 @@ class ChainRunner:
             return call()
 
     def _gather(self, i: int, rows: PositionRows) -> Params:
+        """Return the values of a stage, a column for each; those of the last step where they are
+        the same, and no sampler has written to them."""
         stages = [one.request.chain[i] for one in rows.positions]
-        declared = self.samplers[i].params
-        return Params(
-            {
-                key: _column(d, [s.values[key] for s in stages], rows.device)
-                for key, d in declared.items()
-            }
-        )
+        last, params = self._gathered.get(i, (None, Params({})))
+        if last != stages or any(getattr(x, "_version", 0) for x in vars(params).values()):
+            params = Params(
+                {
+                    key: _column(d, [s.values[key] for s in stages], rows.device)
+                    for key, d in self.samplers[i].params.items()
+                }
+            )
+            self._gathered[i] = stages, params
+        return params
 
     def _observe(
         self, row: int, one: Position, token: int, entered: list[Tensor]

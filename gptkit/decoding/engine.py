@@ -332,7 +332,7 @@ class Engine:
         if logits.shape[-1] > self.vocab.size:  # a padded vocabulary: nobody can read those ids
             logits = logits.clone()
             logits[:, self.vocab.size :] = float("-inf")
-        finite = logits.amax(-1).isfinite().tolist()
+        finite = [math.isfinite(best) for best in logits.amax(-1).tolist()]
         chains: dict[ChainRunner, list[Work]] = {}
         events: list[tuple[int, Event]] = []
         for work in plan.works:

@@ -7,6 +7,7 @@ Nothing here has state. R rows, K token ids.
 from __future__ import annotations
 
 import hashlib
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -27,20 +28,26 @@ def hash32(seed: ArrayLike, domain: int, position: ArrayLike, ids: ArrayLike) ->
     It is murmur3_x86_32 (Appleby, public domain) of the little-endian bytes of (seed as int64,
     position as uint32, token as uint32), with the domain as its seed.
     """
-    words = np.atleast_1d(np.asarray(seed, np.int64)).view(np.uint64)
-    high, low = words >> np.uint64(32), words & np.uint64(0xFFFFFFFF)
-    h: NDArray[Any] = np.full(len(words), domain, _u32)
-    with np.errstate(over="ignore"):
-        for word in (low, high, np.atleast_1d(np.asarray(position, np.uint64))):
-            h = _mix(h, word.astype(_u32))
-        h = _mix(h[:, None], np.asarray(ids).astype(_u32))
-        h ^= _u32(16)  # the length in bytes
-        h ^= h >> _u32(16)
-        h *= _u32(0x85EBCA6B)
-        h ^= h >> _u32(13)
-        h *= _u32(0xC2B2AE35)
-        h ^= h >> _u32(16)
+    seeds = np.atleast_1d(np.asarray(seed, np.int64)).tolist()
+    h: NDArray[Any] = np.array([_begun(one, domain) for one in seeds], _u32)
+    h = _mix(h, np.atleast_1d(np.asarray(position, np.uint64)).astype(_u32))
+    h = _mix(h[:, None], np.asarray(ids).astype(_u32))
+    h ^= _u32(16)  # the length in bytes
+    h ^= h >> _u32(16)
+    h *= _u32(0x85EBCA6B)
+    h ^= h >> _u32(13)
+    h *= _u32(0xC2B2AE35)
+    h ^= h >> _u32(16)
     return h
+
+
+@lru_cache(2**16)
+def _begun(seed: int, domain: int) -> int:
+    """Return the state behind a seed's two words: it is the same for each token of a request."""
+    words = np.array([seed], np.int64).view(np.uint64)
+    high, low = words >> np.uint64(32), words & np.uint64(0xFFFFFFFF)
+    h = _mix(np.array([domain], _u32), low.astype(_u32))
+    return int(_mix(h, high.astype(_u32))[0])
 
 
 def _mix(h: NDArray[Any], k: NDArray[Any]) -> NDArray[Any]:

@@ -1,19 +1,27 @@
 """Keep the first tokens of each row, in an order that is total, without sorting all of it.
 
-The order is by score, descending, then by token id, ascending. Shapes: R rows, V vocabulary, r rows
-that are still open, W tokens looked at, G groups of tokens.
+The order is by score, descending, then by token id, ascending. The best few are found where the
+logits are; the rest is done with those few in NumPy, whose calls cost less than torch's. Shapes:
+R rows, V vocabulary, r rows that are still open, W tokens looked at, G groups of tokens.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any, cast
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    import numpy as np
+    import torch
+    from numpy.typing import NDArray
     from torch import Tensor
 
-    Count = Callable[[Tensor, Tensor], Tensor]
+    Ints = NDArray[np.int64]
+    Floats = NDArray[np.float32]
+    Count = Callable[[Ints, Ints, Floats], Ints]
+    """Called with rows [r], and the ids and scores [r, W] of their first tokens."""
 
 FIRST_LOOK = 64
 GROUP = 16
@@ -26,64 +34,94 @@ def keep_first(
 ) -> Tensor:
     """Return logits [R, V], all but the first tokens of each row by `score` [R, V] at -inf.
 
-    `count(rows [r], ids [r, W])` returns how many of the tokens `ids`, which are in order, stay
-    [r, 1]; more than W where that depends on tokens further down. Without a score the logits are.
+    `count(rows [r], ids [r, W], scores [r, W])` returns how many of the tokens `ids`, which are in
+    order, stay [r]; more than W where that depends on tokens further down. Without a score the
+    logits are.
 
     A full sort costs far more than the forward pass of a small model. So it looks at the best 64,
     256, ... tokens, and at more only in rows where the cut does not fall among those whose place is
     known: what equals the last token looked at may stand anywhere.
     """
+    import numpy as np
     import torch
 
-    by_logit = score is None
-    score = logits if score is None else score
-    n_tokens = logits.shape[-1]
     out = torch.full_like(logits, NO)
-    rows = torch.arange(len(logits), device=logits.device)
+    rows, ranked = np.arange(len(logits)), logits if score is None else score
     while True:
-        ids, known = _first(score, look)
-        n = count(rows, ids)  # [r, 1]
-        sure = (n <= known)[:, 0]
-        stays = torch.arange(ids.shape[-1], device=ids.device) < n
-        kept = logits[rows[:, None], ids].where(stays, NO)
-        if ids.shape[-1] == n_tokens or bool(sure.all()):
-            out[rows[:, None], ids] = kept
-            if by_logit and len(rows) == len(out):
-                _note(out, ids[:, : int(n.max())])
+        ids, scores, known = _first(ranked, look)
+        n = count(rows, ids, scores)
+        sure = n <= known
+        if ids.shape[-1] == logits.shape[-1]:
+            sure[:] = True
+        if score is None and len(rows) == len(out) and sure.all():
+            _note(out, *_put(out, ids, scores, n))
             return out
-        out[rows[sure][:, None], ids[sure]] = kept[sure]
-        rows, score = rows[~sure], score[~sure]
+        if sure.any():
+            at = torch.from_numpy(rows[sure]).to(out.device)
+            part, kept = out[at], logits[at].gather(-1, torch.from_numpy(ids[sure]).to(out.device))
+            _put(part, ids[sure], kept.cpu().numpy(), n[sure])
+            out[at] = part
+        if sure.all():
+            return out
+        rows, ranked = rows[~sure], ranked[torch.from_numpy(~sure).to(out.device)]
         look = 4 * look
 
 
-def survivors(logits: Tensor) -> Tensor | None:
-    """Return ids [R, W] in order, all that are left of logits [R, V] among them.
+def _put(out: Tensor, ids: Ints, logits: Floats, n: Ints) -> tuple[Ints, Floats]:
+    """Put the first n [r] of logits [r, W] into out [r, V] at their ids.
+
+    Return ids and logits up to the longest row's, the others at -inf, and two more, which show
+    where a row ends.
+    """
+    import numpy as np
+    import torch
+
+    width = min(int(n.max()) + 2, ids.shape[-1])
+    ids = np.ascontiguousarray(ids[:, :width])
+    kept = np.where(np.arange(width) < n[:, None], logits[:, :width], np.float32(NO))
+    to = out.device
+    out.scatter_(-1, torch.from_numpy(ids).to(to), torch.from_numpy(kept).to(to))
+    return ids, kept
+
+
+def survivors(logits: Tensor) -> tuple[Ints, Floats] | None:
+    """Return ids in order and logits [R, W] of all tokens of logits [R, V] that are not at -inf.
 
     None where no stage just before has found them, or somebody has written to its logits since.
     """
-    ids, version = getattr(logits, "_survivors", (None, 0))
-    return ids if ids is not None and logits._version == version else None
+    ids, kept, version = getattr(logits, "_survivors", (None, None, 0))
+    if ids is None or logits._version != version:
+        return None
+    return cast("tuple[Ints, Floats]", (ids, kept))
 
 
-def _note(logits: Tensor, ids: Tensor) -> None:
+def _note(logits: Tensor, ids: Ints, kept: Floats) -> None:
     """Let the next stage know the survivors: to look for them costs more than all else it does."""
     if not logits.is_inference():
-        logits._survivors = ids, logits._version  # type: ignore[attr-defined]
+        logits._survivors = ids, kept, logits._version  # type: ignore[attr-defined]
 
 
-def _first(score: Tensor, look: int) -> tuple[Tensor, Tensor]:
-    """Return ids [r, W] in order, and of how many the place is known [r, 1]; W, then all of V."""
+def _first(score: Tensor, look: int) -> tuple[Ints, Floats, Ints]:
+    """Return ids and scores [r, W] in order, and of how many the place is known [r].
+
+    There are W, or all of V.
+    """
+    import numpy as np
+
     n_tokens = score.shape[-1]
+    everywhere = np.full(len(score), n_tokens + 1)
     if (left := survivors(score)) is not None:
-        return left, left.new_full((len(left), 1), n_tokens + 1)
+        return (*left, everywhere)
     if look > n_tokens // 4:  # then a sort is no dearer
-        ids = score.sort(dim=-1, descending=True, stable=True).indices
-        return ids, ids.new_full((len(ids), 1), n_tokens + 1)
-    ids = top_ids(score, look).sort(dim=-1).values  # by id, so that a stable sort leaves equals so
-    scores, order = score.gather(-1, ids).sort(dim=-1, descending=True, stable=True)
-    edge = scores[:, -1:]
-    known = (scores > edge).sum(-1, keepdim=True)
-    return ids.gather(-1, order), known.masked_fill(edge == NO, n_tokens + 1)
+        found = score.sort(dim=-1, descending=True, stable=True)
+        return found.indices.cpu().numpy(), found.values.cpu().numpy(), everywhere
+    best = top_ids(score, look)
+    ids, scores = best.cpu().numpy(), score.gather(-1, best).cpu().numpy()
+    rows, order = np.arange(len(ids))[:, None], np.lexsort((ids, -scores), axis=-1)
+    ids, scores = ids[rows, order], scores[rows, order]
+    edge = scores[:, -1]
+    known = (scores > edge[:, None]).sum(-1)
+    return ids, scores, np.where(edge == NO, everywhere, known)
 
 
 def top_ids(score: Tensor, n: int) -> Tensor:
@@ -100,10 +138,19 @@ def top_ids(score: Tensor, n: int) -> Tensor:
     whole = n_groups * GROUP  # group g has the tokens g, g + G, g + 2G, ...
     best = score[:, :whole].view(-1, GROUP, n_groups).amax(1)  # [R, G]
     groups = best.topk(n, dim=-1).indices
-    members = torch.arange(0, whole, n_groups, device=score.device)
-    rest = torch.arange(whole, score.shape[-1], device=score.device).expand(len(score), -1)
-    ids = torch.cat(((groups[:, None] + members[:, None]).flatten(1), rest), dim=-1)
+    members, rest = _members(score.shape[-1], score.device)
+    ids = torch.cat(((groups[:, None] + members).flatten(1), rest.expand(len(score), -1)), dim=-1)
     return ids.gather(-1, score.gather(-1, ids).topk(n, dim=-1).indices)
+
+
+@lru_cache(16)
+def _members(n_tokens: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Return where a group's members stand behind its first [GROUP, 1], and ids in no group."""
+    import torch
+
+    n_groups = n_tokens // GROUP
+    members = torch.arange(0, n_groups * GROUP, n_groups, device=device)[:, None]
+    return members, torch.arange(n_groups * GROUP, n_tokens, device=device)
 
 
 def reach(probs: Tensor, goal: Tensor) -> Count:
@@ -111,10 +158,10 @@ def reach(probs: Tensor, goal: Tensor) -> Count:
 
     A token counts while the mass strictly before it is below the goal, and the first one always.
     """
+    known, goals = probs.cpu().numpy(), goal.cpu().numpy()
 
-    def count(rows: Tensor, ids: Tensor) -> Tensor:
-        mass = _in_units(probs[rows[:, None], ids])  # [r, W]
-        return _count_mass(mass, _in_units(goal[rows]))
+    def count(rows: Ints, ids: Ints, scores: Floats) -> Ints:
+        return _count_mass(_in_units(known[rows[:, None], ids]), _in_units(goals[rows]))
 
     return count
 
@@ -125,44 +172,52 @@ def reach_by_logit(logits: Tensor, goal: Tensor) -> Count:
     The mass of few tokens is theirs alone, and nobody looks at the others. Whether there are few
     depends on the row, not on who asks, or its last bits would.
     """
-    import torch
+    import numpy as np
 
-    probs: Tensor | None = None
+    goals = goal.cpu().numpy()
+    probs: Floats | None = None
 
-    def count(rows: Tensor, ids: Tensor) -> Tensor:
+    def count(rows: Ints, ids: Ints, scores: Floats) -> Ints:
         nonlocal probs
-        found = logits[rows[:, None], ids]  # [r, W]
-        n_left = (found > NO).sum(-1, keepdim=True)
-        mass = _in_units((found - found[:, :1]).double().exp())
-        wanted = (goal[rows].double() * mass.sum(-1, keepdim=True)).round().long()
-        is_few = n_left < FIRST_LOOK
-        if not bool(is_few.all()):
-            probs = logits.softmax(-1) if probs is None else probs
-            mass = torch.where(is_few, mass, _in_units(probs[rows[:, None], ids]))
-            wanted = torch.where(is_few, wanted, _in_units(goal[rows]))
+        mass = _in_units(np.exp((scores - scores[:, :1]).astype(np.float64)))
+        wanted = np.rint(goals[rows] * mass.sum(-1, keepdims=True, dtype=np.float64))
+        is_few = (scores > NO).sum(-1, keepdims=True) < FIRST_LOOK
+        if not is_few.all():
+            probs = logits.softmax(-1).cpu().numpy() if probs is None else probs
+            mass = np.where(is_few, mass, _in_units(probs[rows[:, None], ids]))
+            wanted = np.where(is_few, wanted, _in_units(goals[rows]))
         return _count_mass(mass, wanted)
 
     return count
 
 
-def _in_units(share: Tensor) -> Tensor:
-    return (share.double() * UNIT).round().long()
+def _in_units(share: NDArray[Any]) -> Ints:
+    import numpy as np
+
+    found: Ints = np.rint(share * np.float64(UNIT)).astype(np.int64)
+    return found
 
 
-def _count_mass(mass: Tensor, wanted: Tensor) -> Tensor:
-    """Return how many first tokens have the `wanted` mass [r, 1], of units [r, W]; W + 1 if none
-    of these numbers do."""
+def _count_mass(mass: Ints, wanted: NDArray[Any]) -> Ints:
+    """Return how many first tokens [r] have the `wanted` mass [r, 1], of units [r, W]; W + 1 where
+    all of them have less."""
+    import numpy as np
+
     upto = mass.cumsum(-1)
-    n = ((upto - mass) < wanted).sum(-1, keepdim=True).clamp_min(1)
-    return n + (upto[:, -1:] < wanted)
+    n = np.maximum(((upto - mass) < wanted).sum(-1), 1)
+    found: Ints = n + (upto[:, -1] < wanted[:, 0])
+    return found
 
 
 def keep_best(logits: Tensor, n: Tensor) -> Tensor:
     """Return logits [R, V], all but the best n [R, 1] of each row at -inf; n is at least 1."""
-    whole = n >= logits.shape[-1]
-    n = n.masked_fill(whole, 1)
-    out = keep_first(logits, lambda rows, ids: n[rows], look=int(n.max()) + 1)
-    return logits.where(whole, out) if bool(whole.any()) else out
+    import numpy as np
+
+    counts = n[:, 0].cpu().numpy()
+    whole = counts >= logits.shape[-1]
+    counts = np.where(whole, 1, counts)
+    out = keep_first(logits, lambda rows, ids, scores: counts[rows], look=int(counts.max()) + 1)
+    return logits.where(n >= logits.shape[-1], out) if whole.any() else out
 
 
 def keep_above(logits: Tensor, figures: Tensor, least: Tensor) -> Tensor:

@@ -9,7 +9,11 @@ from gptkit.plugin_api import Params, Rows, Sampler
 from .ranking import FIRST_LOOK, NO, survivors, top_ids
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
     from torch import Tensor
+
+    from .ranking import Floats, Ints
 
 
 class Sample(Sampler):
@@ -20,20 +24,40 @@ class Sample(Sampler):
 
     def apply(self, logits: Tensor, p: Params, rows: Rows) -> Tensor:
         """Return token ids [R], distributed as softmax(logits [R, V])."""
-        ids = survivors(logits)
-        if ids is None:
-            ids = top_ids(logits, min(FIRST_LOOK, rows.V))
-            if bool((logits.gather(-1, ids).amin(-1) > NO).any()):  # a row may have more
-                n = int((logits > NO).sum(-1).max())
-                if n > rows.V // 4:
-                    return (logits + _gumbel(rows.noise())).argmax(-1)
-                ids = top_ids(logits, n)
-        ids = ids.sort(-1).values  # by id, as in the full row
-        best = (logits.gather(-1, ids) + _gumbel(rows.noise(ids))).argmax(-1, keepdim=True)
-        return ids.gather(-1, best)[:, 0]
+        import numpy as np
+        import torch
+
+        found = survivors(logits) or _few(logits)
+        if found is None:
+            noise = rows.noise().cpu().numpy()
+            picks = (logits.cpu().numpy() + _gumbel(noise)).argmax(-1)
+        else:
+            ids, scores = found
+            noise = rows.noise(torch.from_numpy(ids)).cpu().numpy()
+            perturbed = scores + _gumbel(noise)
+            is_best = perturbed == perturbed.max(-1, keepdims=True)
+            picks = np.where(is_best, ids, rows.V).min(-1)  # the lowest id, as in the full row
+        return torch.from_numpy(picks).to(logits.device)
 
 
-def _gumbel(u: Tensor) -> Tensor:
+def _few(logits: Tensor) -> tuple[Ints, Floats] | None:
+    """Return ids and logits [R, W] of all tokens left of logits [R, V]; None if many are."""
+    n_tokens = logits.shape[-1]
+    ids = top_ids(logits, min(FIRST_LOOK, n_tokens))
+    found = logits.gather(-1, ids)
+    if bool((found.amin(-1) > NO).any()):  # a row may have more
+        n = int((logits > NO).sum(-1).max())
+        if n > n_tokens // 4:
+            return None
+        ids = top_ids(logits, n)
+        found = logits.gather(-1, ids)
+    return ids.cpu().numpy(), found.cpu().numpy()
+
+
+def _gumbel(u: Floats) -> NDArray[np.float64]:
     """Return Gumbel noise; large values, which win, come from u near 0, where floats are dense."""
-    # float64, because the float32 logarithm of a tensor depends on where in it a value stands
-    return -(-(-u.double()).log1p()).log()
+    import numpy as np
+
+    # float64, because the float32 logarithm of an array may depend on where in it a value stands
+    noise: NDArray[np.float64] = -np.log(-np.log1p(-u.astype(np.float64)))
+    return noise

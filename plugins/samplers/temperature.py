@@ -30,7 +30,7 @@ class Temperature(Sampler):
 def cool(logits: Tensor, t: Tensor) -> Tensor:
     """Return logits [R, V] at temperatures t [R, 1]; at 0 all but the best token are at -inf."""
     scaled: Tensor = logits / t.clamp_min(COLDEST)
-    if not bool((t == 0).any()):
+    if 0.0 not in t[:, 0].tolist():
         return scaled
     best = logits.argmax(-1, keepdim=True)  # the lowest id among equals
     value = logits.gather(-1, best)

@@ -523,16 +523,18 @@ def test_a_cut_inside_a_tie_is_found_however_wide_it_is():
 
 
 def test_only_rows_that_need_it_are_looked_at_more_widely():
-    rows = torch.as_tensor(np.random.default_rng(0).standard_normal((6, 4000)), dtype=torch.float32)
-    wanted = torch.tensor([[1], [63], [64], [200], [1], [999]])
+    given = np.random.default_rng(0).standard_normal((6, 4000)).astype(np.float32)
+    rows = torch.as_tensor(given)
+    wanted = np.array([1, 63, 64, 200, 1, 999])
     seen = []
 
-    def count(rows, ids):
+    def count(rows, ids, scores):
+        assert np.array_equal(scores, given[rows[:, None], ids])
         seen.append((rows.tolist(), ids.shape[-1]))
         return wanted[rows]
 
     out = keep_first(rows, count)
-    assert (out > NO).sum(-1).tolist() == wanted[:, 0].tolist()
+    assert (out > NO).sum(-1).tolist() == wanted.tolist()
     assert seen == [([0, 1, 2, 3, 4, 5], 64), ([2, 3, 5], 256), ([5], 4000)]
 
 
@@ -547,7 +549,7 @@ def test_what_a_stage_found_changes_no_bit_for_the_next(monkeypatch):
         runner, logits = ChainRunner(chain), torch.as_tensor(rows)
         noted = runner.run(logits, places, VOCAB)
         with monkeypatch.context() as patch:
-            patch.setattr(ranking, "_note", lambda logits, ids: None)
+            patch.setattr(ranking, "_note", lambda logits, ids, kept: None)
             alone = runner.run(logits, places, VOCAB)
         assert [one.token for one in noted] == [one.token for one in alone]
         assert all(torch.equal(a.final, b.final) for a, b in zip(noted, alone, strict=True))
@@ -555,7 +557,7 @@ def test_what_a_stage_found_changes_no_bit_for_the_next(monkeypatch):
 
 def test_what_was_found_is_forgotten_when_somebody_writes_to_the_logits():
     out = keep_best(torch.as_tensor(random_rows(3, 3000, seed=1)), torch.full((3, 1), 5))
-    assert ranking.survivors(out).shape == (3, 5)
+    assert ranking.survivors(out)[0].shape == (3, 6)
     out[0, 17] = 100.0
     assert ranking.survivors(out) is None
     assert kept(TopP, out[0], p=0.5) == {17}
