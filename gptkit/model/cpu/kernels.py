@@ -24,7 +24,7 @@ from llvmlite import ir
 from numba import cfunc, njit, types
 from numba.extending import intrinsic
 
-from gptkit.model.cpu.processor import HAS_BF16_DOT, HAS_INT8_DOT, IS_X86
+from gptkit.model.cpu.processor import FUTEX, HAS_BF16_DOT, HAS_INT8_DOT, IS_X86
 
 F32, BF16, BF16_DOT, INT8, INT4, INT8_DOT, INT4_DOT = range(7)
 """How a matrix is stored and multiplied. `_DOT` takes activations in 16 or 8 bits too, and needs
@@ -35,6 +35,12 @@ GROUP = 32
 """Weights that share a scale, along K; and what K is rounded up to."""
 BLOCK = 32
 """Rows that attend together."""
+
+COUNTERS = 16
+"""Numbers that a pool's barrier needs: how many have come, and how many sleep, lines apart."""
+_APART = 64  # bytes
+_TURNS = 4000  # some 100 microseconds: parts of a step are as long
+_WAIT, _WAKE = 128, 129  # of threads of one process (linux/futex.h)
 
 _TILES = (8, 4, 2, 1)  # rows of activations that one pass over a panel serves
 _I8, _I16, _I32, _I64 = (ir.IntType(bits) for bits in (8, 16, 32, 64))
@@ -282,14 +288,14 @@ def _bits_of_float(typing: Any, value: Any) -> Any:
 
 
 @intrinsic
-def _arrive(typing: Any, at: Any) -> Any:
-    """Add 1 to a counter, atomically; return what it was."""
+def _add(typing: Any, at: Any, n: Any) -> Any:
+    """Add to a counter, atomically; return what it was."""
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         counter = builder.inttoptr(args[0], _I64.as_pointer())
-        return builder.atomic_rmw("add", counter, ir.Constant(_I64, 1), "acq_rel")
+        return builder.atomic_rmw("add", counter, args[1], "seq_cst")
 
-    return types.int64(types.int64), generate
+    return types.int64(types.int64, types.int64), generate
 
 
 @intrinsic
@@ -302,20 +308,29 @@ def _look(typing: Any, at: Any) -> Any:
             nothing = ir.FunctionType(ir.VoidType(), [])
             known = builder.module.globals.get(name)
             builder.call(known or ir.Function(builder.module, nothing, name), [])
-        return builder.load_atomic(builder.inttoptr(args[0], _I64.as_pointer()), "acquire", 8)
+        return builder.load_atomic(builder.inttoptr(args[0], _I64.as_pointer()), "seq_cst", 8)
 
     return types.int64(types.int64), generate
 
 
 @intrinsic
-def _let_others_run(typing: Any) -> Any:
+def _futex(typing: Any, at: Any, operation: Any, value: Any) -> Any:
+    """Linux' futex(2): wait while a counter's lower half is a value, or wake so many who wait."""
+
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        name, kind = "sched_yield", ir.FunctionType(_I32, [])
-        known = builder.module.globals.get(name)
-        builder.call(known or ir.Function(builder.module, kind, name), [])
+        if FUTEX:
+            name, kind = "syscall", ir.FunctionType(_I64, [_I64], var_arg=True)
+            known = builder.module.globals.get(name)
+            code, nothing = ir.Constant(_I64, FUTEX), ir.Constant(_I64, 0)
+            given = [code, *args, nothing, nothing, nothing]
+            builder.call(known or ir.Function(builder.module, kind, name), given)
+        else:
+            name, kind = "sched_yield", ir.FunctionType(_I32, [])
+            known = builder.module.globals.get(name)
+            builder.call(known or ir.Function(builder.module, kind, name), [])
         return context.get_dummy_value()
 
-    return types.void(), generate
+    return types.void(types.int64, types.int64, types.int64), generate
 
 
 # Parts of a step ------------------------------------------------------------------------------
@@ -397,13 +412,27 @@ class Room(NamedTuple):
 
 @njit(**_OPTIONS)
 def _barrier(counter: int, n_threads: int) -> None:
-    """Return when all threads have come; the counter only grows."""
-    end = (_arrive(counter) // n_threads + 1) * n_threads
-    i = 0
-    while _look(counter) < end:
-        i += 1
-        if i > 20000:  # fewer processors than threads
-            _let_others_run()
+    """Return when all threads have come; the counter only grows.
+
+    Who waits turns for a moment, and then sleeps: where the processors have other work too, turning
+    would only keep the others from coming.
+    """
+    sleepers = counter + _APART
+    arrived = _add(counter, 1) + 1
+    end = (arrived + n_threads - 1) // n_threads * n_threads
+    if arrived == end:
+        if _look(sleepers):
+            _futex(counter, _WAKE, n_threads)
+        return
+    for _ in range(_TURNS):
+        if _look(counter) >= end:
+            return
+    _add(sleepers, 1)
+    now = _look(counter)
+    while now < end:
+        _futex(counter, _WAIT, now & 0xFFFFFFFF)
+        now = _look(counter)
+    _add(sleepers, -1)
 
 
 @njit(inline="always", **{**_OPTIONS, "cache": False})

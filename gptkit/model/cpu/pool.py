@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from gptkit.model.cpu.kernels import COUNTERS
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -32,7 +34,7 @@ class Pool:
 
     def __init__(self, n: int) -> None:
         self.n = n
-        self._counter = np.zeros(1, np.int64)
+        self._counter = np.zeros(COUNTERS, np.int64)
         self._asked: SimpleQueue[tuple[Work, SimpleQueue[BaseException | None]]] = SimpleQueue()
         self._others: list[SimpleQueue[Work]] = [SimpleQueue() for _ in range(1, n)]
         threading.Thread(target=self._lead, daemon=True).start()

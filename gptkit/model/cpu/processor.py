@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import sys
 
 from llvmlite import binding
 
@@ -20,6 +21,8 @@ IS_X86 = platform.machine().lower() in ("x86_64", "amd64")
 FEATURES = _features()
 HAS_BF16_DOT = IS_X86 and {"avx512f", "avx512bf16"} <= FEATURES
 HAS_INT8_DOT = IS_X86 and {"avx512f", "avx512vnni"} <= FEATURES
+FUTEX = {"x86_64": 202, "aarch64": 98}.get(platform.machine()) if sys.platform == "linux" else None
+"""The number of Linux' futex(2) here, None where there is none that we know."""
 
 
 def describe() -> str:
