@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING
 
 from gptkit.plugin_api import Params, Rows, Sampler
 
+from .ranking import best_ids
+
 if TYPE_CHECKING:
     from torch import Tensor
 
@@ -18,4 +20,4 @@ class Greedy(Sampler):
 
     def apply(self, logits: Tensor, p: Params, rows: Rows) -> Tensor:
         """Return token ids [R] of the maxima."""
-        return logits.argmax(-1)
+        return best_ids(logits)

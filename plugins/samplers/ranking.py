@@ -124,6 +124,15 @@ def _first(score: Tensor, look: int) -> tuple[Ints, Floats, Ints]:
     return ids, scores, np.where(edge == NO, everywhere, known)
 
 
+def best_ids(logits: Tensor) -> Tensor:
+    """Return the id [R] of the best token of logits [R, V]; of equals the lowest."""
+    import torch
+
+    if logits.device.type != "cpu":
+        return logits.argmax(-1)
+    return torch.from_numpy(logits.numpy().argmax(-1))  # ten times as fast as torch's
+
+
 def top_ids(score: Tensor, n: int) -> Tensor:
     """Return ids [R, n] with the best scores of [R, V], in no order; of equals any.
 
@@ -227,5 +236,5 @@ def keep_above(logits: Tensor, figures: Tensor, least: Tensor) -> Tensor:
     """
     gone = figures < least
     if bool((figures.amax(-1, keepdim=True) < least).any()):
-        gone = gone.scatter(-1, logits.argmax(-1, keepdim=True), False)
+        gone = gone.scatter(-1, best_ids(logits)[:, None], False)
     return logits.masked_fill(gone, NO)

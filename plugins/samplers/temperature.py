@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING
 
 from gptkit.plugin_api import Params, Rows, Sampler, param
 
+from .ranking import best_ids
+
 if TYPE_CHECKING:
     from torch import Tensor
 
@@ -32,7 +34,7 @@ def cool(logits: Tensor, t: Tensor) -> Tensor:
     scaled: Tensor = logits / t.clamp_min(COLDEST)
     if 0.0 not in t[:, 0].tolist():
         return scaled
-    best = logits.argmax(-1, keepdim=True)  # the lowest id among equals
+    best = best_ids(logits)[:, None]
     value = logits.gather(-1, best)
     only = logits.new_full(logits.shape, float("-inf")).scatter(-1, best, value)
     return only.where(t == 0, scaled)

@@ -1,7 +1,12 @@
-"""The mode matrix: a sampler gives the same tokens alone, batched, preempted and with any draft."""
+"""The mode matrix: a sampler gives the same tokens alone, batched, preempted and with any draft.
+
+On torch, and on the CPU kernels.
+"""
 
 import functools
+import importlib.util
 import random
+import sys
 
 import pytest
 import torch
@@ -14,6 +19,7 @@ from gptkit.model.config import GPTConfig
 from gptkit.model.gpt import GPT
 from gptkit.plugin_host import registry
 from gptkit_plugins.drafters import PromptLookup
+from tests.benchmarks.forwards import packed
 from tests.fakes import ByteTokenizer
 
 REGISTRY = registry()
@@ -61,20 +67,32 @@ def build(seed, scale):
     return model
 
 
+KIND = "torch"
+"""What computes: torch, or the dtype of the CPU kernels."""
+NUMBA = pytest.mark.skipif(
+    importlib.util.find_spec("numba") is None, reason="the kernels need the extra `fast`"
+)
+
+
+@pytest.fixture(
+    params=["torch", *(pytest.param(dtype, marks=NUMBA) for dtype in ("float32", "int8"))]
+)
+def everywhere(request, monkeypatch):
+    """Have a test run on each kind."""
+    monkeypatch.setattr(sys.modules[__name__], "KIND", request.param)
+
+
 @functools.cache
-def target():
+def forward(kind, noisy):
+    """Return a model; a noisy one is the same with a little noise, so that it is often right."""
     model = build(3, 4.0)
-    return GPT.from_tensors(model.config, model.state_dict())
-
-
-@functools.cache
-def smaller():
-    """A model that is often right: the target with a little noise."""
-    model, noise = build(3, 4.0), build(8, 0.4)
-    with torch.no_grad():
-        for weight, change in zip(model.parameters(), noise.parameters(), strict=True):
-            weight.add_(change)
-    return GPT.from_tensors(model.config, model.state_dict())
+    if noisy:
+        with torch.no_grad():
+            for weight, change in zip(model.parameters(), build(8, 0.4).parameters(), strict=True):
+                weight.add_(change)
+    if kind == "torch":
+        return GPT.from_tensors(model.config, model.state_dict())
+    return packed(model.config, model.state_dict(), kind)
 
 
 def chains(name):
@@ -134,7 +152,7 @@ def run(engine, wanted, rng=None, preempt=0.0):
 
 
 def engine(n_slots):
-    return Engine(target(), TOKENIZER, frozenset({END}), n_slots=n_slots)
+    return Engine(forward(KIND, noisy=False), TOKENIZER, frozenset({END}), n_slots=n_slots)
 
 
 def alone(wanted):
@@ -142,7 +160,7 @@ def alone(wanted):
 
 
 def draft_model():
-    drafter = DraftModel(smaller(), TokenizerVocab(TOKENIZER, frozenset({END})), 8)
+    drafter = DraftModel(forward(KIND, noisy=True), TokenizerVocab(TOKENIZER, frozenset({END})), 8)
     return Draft(lambda: drafter, 4, {})
 
 
@@ -176,9 +194,13 @@ def test_all_samplers_in_one_batch():
     check(sorted(VALUES), n=60, new=12, modes=["batch of 16", "random schedule"])
 
 
+def test_a_few_requests_in_every_mode_everywhere(everywhere):
+    check(["temperature", "top_p", "dry", "mirostat"], n=12, new=10)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", sorted(VALUES))
-def test_the_whole_matrix(name):
+def test_the_whole_matrix(name, everywhere):
     check([name], n=24, new=40)
 
 
