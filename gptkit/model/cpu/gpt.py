@@ -83,60 +83,43 @@ class CpuGPT:
         self, ids: Sequence[int], spans: Sequence[Span], cache: PanelCache, wanted: Sequence[int]
     ) -> Tensor:
         """Append the spans' tokens to the cache; return float32 logits [len(wanted), V]."""
-        x, row_of = self._states(ids, spans, cache)
-        return self._logits(x[row_of[np.asarray(wanted, np.int64)]], self._norm)
+        return self._run(ids, _Order(spans), cache, wanted)[1]
 
     def hidden(self, ids: Sequence[int], spans: Sequence[Span], cache: PanelCache) -> Tensor:
         """Append the spans' tokens to the cache; return the last layer's states [N, C]."""
-        x, row_of = self._states(ids, spans, cache)
+        order = _Order(spans)
+        x, _ = self._run(ids, order, cache, ())
         kernels.run_norm(x, self._norm, self._eps, self._room(len(x))[0])
-        return torch.from_numpy(x[row_of])
+        return torch.from_numpy(x[order.row_of])
 
     def head(self, hidden: Tensor, wanted: Sequence[int]) -> Tensor:
         """Return float32 logits [len(wanted), V] of the rows `wanted` of states [N, C]."""
-        return self._logits(np.ascontiguousarray(hidden.numpy()[list(wanted)]), self._no_norm)
+        x, rows = np.ascontiguousarray(hidden.numpy()), np.array(wanted, np.int64)
+        logits = np.empty((len(rows), self.config.vocab_size), np.float32)
+        if len(rows):
+            inputs, _, edge = self._room(len(rows))
+            head = (self._head, self._no_norm, self._eps, x, rows, inputs, logits, edge)
+            self._pool.run(kernels.run_head, kernels.PANELS, *head)
+        return torch.from_numpy(logits)
 
-    def _states(
-        self, ids: Sequence[int], spans: Sequence[Span], cache: PanelCache
-    ) -> tuple[Floats, NDArray[np.int64]]:
-        """Return the states [M, C] before the last norm, without padding, and which row of them
-        each of the N tokens is."""
-        order = _Order(spans)
+    def _run(
+        self, ids: Sequence[int], order: _Order, cache: PanelCache, wanted: Sequence[int]
+    ) -> tuple[Floats, Tensor]:
+        """Return the states [M, C] before the last norm, of the M tokens that are no padding, and
+        logits [len(wanted), V]."""
         # Not by an index: torch would take threads for it, which turn for milliseconds in our way.
         embedded = embedding(torch.tensor(ids)[order.kept], self._wte).float()
         if self._wpe is not None:
             embedded += embedding(torch.from_numpy(order.places.positions), self._wpe).float()
         x: Floats = embedded.numpy()
-        if len(x) and self.config.n_layer:
-            inputs, room, _ = self._room(len(x))
-            self._pool.run(
-                kernels.run_layers,
-                kernels.PANELS,
-                self._layers,
-                cache.kept,
-                order.places,
-                x,
-                inputs,
-                room,
-            )
-        return x, order.row_of
-
-    def _logits(self, x: Floats, norm: Floats) -> Tensor:
-        logits = np.empty((len(x), self.config.vocab_size), np.float32)
+        logits = np.empty((len(wanted), self.config.vocab_size), np.float32)
         if len(x):
-            inputs, _, edge = self._room(len(x))
-            self._pool.run(
-                kernels.run_head,
-                kernels.PANELS,
-                self._head,
-                norm,
-                self._eps,
-                x,
-                inputs,
-                logits,
-                edge,
-            )
-        return torch.from_numpy(logits)
+            inputs, room, edge = self._room(max(len(x), len(wanted)))
+            rows = order.row_of[np.array(wanted, np.int64)]
+            layers = (self._layers, cache.kept, order.places, x, inputs, room)
+            head = (self._head, self._norm, rows, logits, edge)
+            self._pool.run(kernels.run_step, kernels.PANELS, *layers, *head)
+        return x, torch.from_numpy(logits)
 
     def _room(self, n: int) -> tuple[kernels.Inputs, kernels.Room, Floats]:
         """Return working space for n rows; it is kept, and serves up to the next power of two."""

@@ -859,17 +859,19 @@ def run_head(
     norm: Any,
     eps: Any,
     x: Any,
+    rows: Any,
     inputs: Inputs,
     logits: Any,
     edge: Any,
 ) -> None:
-    """One thread's part of logits [N, V] of states x [N, C], normed before where norm is [2, C].
+    """One thread's part of logits [N, V] of the N `rows` of states x, normed before where norm is
+    [2, C].
 
     The last panel goes to `edge` [N, 16] first, since V need not be a multiple of 16.
     """
-    n = x.shape[0]
+    n = rows.shape[0]
     for m in range(t, n, n_threads):
-        _prepare(matrix[KIND], x[m], norm, eps, inputs, m)
+        _prepare(matrix[KIND], x[rows[m]], norm, eps, inputs, m)
     _barrier(counter, n_threads)
     n_out = matrix[N_OUT]
     whole = n_out // LANES
@@ -882,3 +884,31 @@ def run_head(
             for o in range(whole * LANES, n_out):
                 logits[m, o] = edge[m, o - whole * LANES]
     _barrier(counter, n_threads)
+
+
+@njit(**_OPTIONS)
+def run_step(
+    t: int,
+    n_threads: int,
+    counter: int,
+    code: int,
+    layers: Layers,
+    kept: Kept,
+    places: Places,
+    x: Any,
+    inputs: Inputs,
+    room: Room,
+    matrix: Any,
+    norm: Any,
+    rows: Any,
+    logits: Any,
+    edge: Any,
+) -> None:
+    """One thread's part of a step: x [N, C] becomes the states before the last norm, and logits
+    [M, V] are those of M `rows` of them."""
+    if layers.matrices.shape[0]:
+        run_layers(t, n_threads, counter, code, layers, kept, places, x, inputs, room)
+    if rows.shape[0]:
+        run_head(
+            t, n_threads, counter, code, matrix, norm, layers.eps, x, rows, inputs, logits, edge
+        )
