@@ -1,6 +1,6 @@
 """A process that holds one system: `worker.py SYSTEM DTYPE FOLDER THREADS`, asked in lines of JSON.
 
-Each question is answered by a line: `["rate", n, new]`, `["first", n_prompt]`, `["memory"]`.
+Each question is answered by a line: `["rate", n, new]` or `["first", n_prompt]`.
 """
 
 from __future__ import annotations
@@ -42,6 +42,8 @@ def main(name: str, dtype: str, folder: str, threads: str) -> None:
     print(json.dumps({"load": loaded, "memory": resident() - before}), file=answers, flush=True)
     for line in sys.stdin:
         what, *values = json.loads(line)
+        if what == "first":
+            system.first(*values)  # what the processes between have put out of the caches
         print(json.dumps(getattr(system, what)(*values)), file=answers, flush=True)
 
 
