@@ -85,13 +85,30 @@ _VBF = ir.VectorType(_BFloat(), 32)
 class _Emit:
     """Writes one loop over K: y[m, 0:16] = panel times x[m], for the M rows of a tile."""
 
-    def __init__(self, builder: Any) -> None:
-        self.b = builder
+    def __init__(self, builder: Any, next_panel: Any) -> None:
+        self.b, self.next = builder, next_panel
 
     def load(self, at: Any, kind: Any, align: int = 4) -> Any:
         value = self.b.load(self.b.inttoptr(at, kind.as_pointer()))
         value.align = align
         return value
+
+    def weights(self, at: Any, kind: Any, n: int) -> Any:
+        """Load weights for n rows, and have those of the next panel come.
+
+        To multiply many rows takes about as long as a panel takes to come from memory: so both go
+        on at once. For few rows there is nothing to do meanwhile.
+        """
+        if n < 4:
+            return self.load(at, kind)
+        pointer = _I8.as_pointer()
+        kinds = ir.FunctionType(ir.VoidType(), [pointer, _I32, _I32, _I32])
+        name, module = "llvm.prefetch.p0", self.b.module
+        prefetch = module.globals.get(name) or ir.Function(module, kinds, name)
+        there = self.b.inttoptr(self.b.add(at, self.next), pointer)
+        read, second_level, data = (ir.Constant(_I32, n) for n in (0, 2, 1))
+        self.b.call(prefetch, [there, read, second_level, data])
+        return self.load(at, kind)
 
     def splat(self, at: Any, kind: Any, as_kind: Any) -> Any:
         """Load one number of 32 bits into all lanes."""
@@ -174,7 +191,7 @@ class _Emit:
     def _floats(self, kind: int, wp: Any, xp: list[Any], acc: list[Any]) -> None:
         b = self.b
         for u in range(4):
-            words = self.load(self.at(wp, 64 * u), _VF if kind == F32 else _VI)
+            words = self.weights(self.at(wp, 64 * u), _VF if kind == F32 else _VI, len(xp))
             if kind == BF16:  # a pair in 32 bits: the low one and the high one
                 low = b.bitcast(b.shl(words, self.ints(16)), _VF)
                 high = b.bitcast(b.and_(words, self.ints(0xFFFF0000)), _VF)
@@ -215,7 +232,7 @@ class _Emit:
                 )
 
         for u in range(8 if kind == INT8_DOT else 4):
-            words = self.load(self.at(wp, 64 * u), _VI)
+            words = self.weights(self.at(wp, 64 * u), _VI, len(xp))
             if kind == INT8_DOT:
                 dot(words, 4 * u)
             else:
@@ -238,7 +255,7 @@ class _Emit:
                     acc[k] = self.fma(weight, x, acc[k])
 
         for u in range(8 if kind == INT8 else 4):
-            words = self.load(self.at(wp, 64 * u), _VI)
+            words = self.weights(self.at(wp, 64 * u), _VI, len(xp))
             four(words, 4 * u if kind == INT8 else 8 * u)
             if kind == INT4:
                 four(b.lshr(words, self.ints(bits)), 8 * u + 4)
@@ -259,22 +276,24 @@ def _panel(
     k: Any,
     y: Any,
     ldy: Any,
+    ldw: Any,
 ) -> Any:
     """One panel times n rows, n of _TILES. All are int64: addresses; strides from one row to the
-    next, ldx in bytes, ldg (scales and sums) and ldy in numbers; and k inputs."""
+    next, ldx in bytes, ldg (scales and sums) and ldy in numbers; k inputs; and the bytes from this
+    panel to the next."""
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         builder.function.attributes.add("noinline")  # the loops are compiled once
-        emit = _Emit(builder)
+        emit = _Emit(builder, args[12])
         for one in KINDS:
             with builder.if_then(builder.icmp_signed("==", args[0], ir.Constant(_I64, one))):
                 for rows in _TILES:
                     is_it = builder.icmp_signed("==", args[1], ir.Constant(_I64, rows))
                     with builder.if_then(is_it):
-                        emit.panel(one, rows, args[2:])
+                        emit.panel(one, rows, args[2:12])
         return context.get_dummy_value()
 
-    return types.void(*[types.int64] * 12), generate
+    return types.void(*[types.int64] * 13), generate
 
 
 @intrinsic
@@ -496,6 +515,7 @@ def _panels_code(
                 k,
                 y + p * LANES * 4 + m * ldy * 4,
                 ldy,
+                ldw,
             )
             m += rows
 

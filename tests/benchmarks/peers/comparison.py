@@ -37,7 +37,7 @@ ASKED: dict[str, tuple[Any, ...]] = {
     "1": ("rate", 1, 64),
     "4": ("rate", 4, 64),
     "16": ("rate", 16, 32),
-    "64": ("rate", 64, 8),
+    "64": ("rate", 64, 24),
     "first 64": ("first", 64),
     "first 512": ("first", 512),
 }
