@@ -12,13 +12,12 @@ from datetime import date
 import torch
 from rich.console import Console
 
-from tests.benchmarks import agreement, chat, decode, engine, jobs, learning, startup
+from tests.benchmarks import agreement, chat, engine, jobs, learning, startup
 from tests.benchmarks.peers import comparison
 
 PARTS = {
     "agreement": agreement.table,
     "startup": startup.table,
-    "decode": decode.table,
     "engine": engine.table,
     "chat": chat.table,
     "jobs": jobs.table,

@@ -12,8 +12,7 @@ from gptkit.decoding.request import Request, Stops, resolve_chain
 from gptkit.model.config import NAMED_SIZES
 from gptkit.model.gpt import GPT
 from gptkit.plugin_host import registry
-from tests.benchmarks.decode import WideTokenizer
-from tests.benchmarks.forwards import forwards
+from tests.benchmarks.forwards import WideTokenizer, forwards
 
 TURNS, MESSAGE, ANSWER, ROUNDS = 30, 16, 16, 3
 SHOWN = (1, 10, 20, TURNS)

@@ -20,7 +20,7 @@ from gptkit.model.gpt import GPT
 from gptkit.plugin_api import Sampler, param
 from gptkit.plugin_host import registry
 from gptkit_plugins.drafters import PromptLookup
-from tests.benchmarks.decode import WideTokenizer
+from tests.benchmarks.forwards import WideTokenizer
 
 ROUNDS = 3
 

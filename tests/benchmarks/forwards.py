@@ -1,4 +1,4 @@
-"""The forwards that are measured: torch's and, where the machine suits them, the CPU kernels'."""
+"""What is measured: torch's forward and, where the machine suits them, the CPU kernels'."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import torch
 
 from gptkit.model.cpu import load as cpu
 from gptkit.model.gpt import GPT
+from tests.fakes import ByteTokenizer
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -45,3 +46,12 @@ def packed(config: GPTConfig, weights: Mapping[str, torch.Tensor], dtype: str) -
     matrices = cpu.pack(config, weights, *cpu.kinds_of(dtype))
     data = {name: torch.from_numpy(matrix.data) for name, matrix in matrices.items()}
     return cpu.model(config, data, weights, dtype, torch.get_num_threads())
+
+
+class WideTokenizer(ByteTokenizer):
+    """As many ids as GPT-2 has; what they say does not matter here."""
+
+    vocab_size = 50257
+
+    def token_bytes(self, token_id):
+        return b"x"

@@ -22,8 +22,7 @@ from gptkit.jobs.run import run
 from gptkit.model.config import NAMED_SIZES
 from gptkit.model.gpt import GPT
 from gptkit.plugin_host import registry
-from tests.benchmarks.decode import WideTokenizer
-from tests.benchmarks.forwards import forwards
+from tests.benchmarks.forwards import WideTokenizer, forwards
 from tests.model.test_gpt import hugging_face
 
 SHARED, NEW, ROWS, THEIR_ROWS, THEIR_BATCH, BATCH = 400, 32, 512, 64, 16, 64
