@@ -63,6 +63,8 @@ __all__ = [
 
 BACKENDS = ("auto", "torch", "cpu", "numpy")
 DEVICES = ("auto", "cpu", "cuda", "mps")
+MOST_LOSS = 700.0
+"""Nats; of more the perplexity is no float."""
 DTYPES = ("auto", "float32", "bfloat16", "float16", "int8", "int4")
 
 
@@ -388,6 +390,10 @@ def perplexities(
     """
     from gptkit.decoding.scoring import pieces
 
+    if source.config.block_size < 2:
+        raise ConfigError(
+            f"{source.path.name} has a context of one token: nothing stands before it"
+        )
     requests = pieces(ids, source.config.block_size)
     n_tokens = sum(len(request.scored_ids) for request in requests)
     found = {}
@@ -403,7 +409,11 @@ def perplexities(
                 total += math.fsum(score.logprobs)
                 n_done += len(score.logprobs)
                 show(dtype, n_done, n_tokens)
-        found[dtype] = math.exp(-total / n_tokens)
+        del model, scores  # the next one takes as much memory
+        loss = -total / n_tokens
+        if loss > MOST_LOSS:
+            raise ConfigError(f"{source.path.name}: the perplexity in {dtype} is no number")
+        found[dtype] = math.exp(loss)
     return found
 
 

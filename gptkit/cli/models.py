@@ -128,12 +128,12 @@ def measure(
         measured = assembly.perplexities(source, ids, registry, show=show, tell=options.note)
     found = quality.Quality(
         text=name,
-        n_tokens=len(ids),
+        n_tokens=len(ids) - -(-len(ids) // source.config.block_size),  # no context's first
         perplexity=measured,
         weights=hashes.of_weights(source),
     )
     try:
-        quality.write(source, found)
+        options.say(f"wrote {quality.write(source, found)}")
     except OSError as error:
         options.note(f"not kept: {source.path} can't be written ({error.strerror})")
     if as_json:
@@ -157,9 +157,9 @@ def _ids_of_validation(name: str, tokenizer: Tokenizer, registry: Registry) -> l
 
     with TemporaryDirectory() as folder:  # nothing is written there, but a recipe has an output
         plan = prepare(read_recipe(name, [], output=Path(folder) / "none"), registry)
-    ids = range(max(plan.tokenizer.vocab_size, tokenizer.vocab_size))
-    if plan.tokenizer.vocab_size != tokenizer.vocab_size or any(
-        plan.tokenizer.token_bytes(i) != tokenizer.token_bytes(i) for i in ids
+    theirs, ours = plan.tokenizer, tokenizer
+    if theirs.vocab_size != ours.vocab_size or any(
+        theirs.token_bytes(i) != ours.token_bytes(i) for i in range(ours.vocab_size)
     ):
         raise ConfigError(
             f"recipe {name} makes another tokenizer than the model has",
@@ -236,6 +236,11 @@ def _on_a_cpu(model: Checkpoint) -> dict[str, Any]:
     from gptkit.checkpoints import packed, quality
     from gptkit.model.cpu import load as cpu
 
+    try:
+        found = quality.read(model)
+    except CheckpointError as error:
+        options.note(f"{error}; {error.hint}")
+        found = None
     return {
         "backend_on_cpu": cpu.describe(),
         "packed": [
@@ -243,7 +248,7 @@ def _on_a_cpu(model: Checkpoint) -> dict[str, Any]:
             for dtype in cpu.DTYPES
             for path in packed.places(model, dtype)
         ],
-        "quality": None if (found := quality.read(model)) is None else _quality(found),
+        "quality": None if found is None else _quality(found),
     }
 
 

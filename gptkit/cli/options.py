@@ -71,6 +71,9 @@ Tokenizer = Annotated[
 def _use_threads(n: int | None) -> int | None:
     """Have torch take n threads: it asks the environment when it is imported, after this."""
     if n is not None:
+        most = os.cpu_count() or n
+        if n > most:
+            raise typer.BadParameter(f"{n:,} is more than the {most:,} processors of this machine.")
         os.environ["OMP_NUM_THREADS"] = os.environ["MKL_NUM_THREADS"] = str(n)
     return n
 
@@ -99,7 +102,7 @@ Threads = Annotated[
     typer.Option(
         min=1,
         metavar="N",
-        help="Threads of a CPU. Default: OMP_NUM_THREADS, or one for each core.",
+        help="Threads of a CPU. Default: OMP_NUM_THREADS, or the processors it may use.",
         callback=_use_threads,
         rich_help_panel=MODEL,
     ),

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-    from gptkit.decoding.request import Chain, Request, Stage
+    from gptkit.decoding.request import Chain, Request
     from gptkit.plugin_api import Param, Sampler, Vocab
 
 _DTYPES = {float: torch.float32, int: torch.int64, bool: torch.bool}
@@ -192,7 +192,6 @@ class ChainRunner:
         self.labels = [stage.label for stage in chain]
         self.samplers: list[Sampler] = [stage.sampler() for stage in chain]
         self.remembers = any(sampler.state_from is not None for sampler in self.samplers)
-        self._gathered: dict[int, tuple[list[Stage], Params]] = {}
 
     @one_thread()
     def run(self, logits: Tensor, positions: Sequence[Position], vocab: Vocab) -> list[Picked]:
@@ -328,19 +327,14 @@ class ChainRunner:
             return call()
 
     def _gather(self, i: int, rows: PositionRows) -> Params:
-        """Return the values of a stage, a column for each; those of the last step where they are
-        the same, and no sampler has written to them."""
+        """Return the values of a stage, a column for each."""
         stages = [one.request.chain[i] for one in rows.positions]
-        last, params = self._gathered.get(i, (None, Params({})))
-        if last != stages or any(getattr(x, "_version", 0) for x in vars(params).values()):
-            params = Params(
-                {
-                    key: _column(d, [s.values[key] for s in stages], rows.device)
-                    for key, d in self.samplers[i].params.items()
-                }
-            )
-            self._gathered[i] = stages, params
-        return params
+        return Params(
+            {
+                key: _column(d, [s.values[key] for s in stages], rows.device)
+                for key, d in self.samplers[i].params.items()
+            }
+        )
 
     def _observe(
         self, row: int, one: Position, token: int, entered: list[Tensor]

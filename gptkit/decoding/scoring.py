@@ -225,7 +225,10 @@ class Scorer:
 
 
 def pieces(ids: Sequence[int], size: int) -> list[ScoreRequest]:
-    """Cut a long text into contexts of `size` tokens, each scored but for its first token."""
+    """Cut a long text into contexts of `size` tokens, each scored but for its first token.
+
+    A context has two tokens or more.
+    """
     return [
         ScoreRequest((ids[i],), tuple(ids[i + 1 : i + size])) for i in range(0, len(ids) - 1, size)
     ]

@@ -36,7 +36,9 @@ def read_text(path: Path) -> str:
             hint="save it as UTF-8",
         ) from None
     except OSError as error:
-        raise ConfigError(f"cannot read {path}: {error.strerror}") from None
+        raise ConfigError(
+            f"cannot read {path}: {error.strerror}", hint="give the path of a text file"
+        ) from None
 
 
 def documents(

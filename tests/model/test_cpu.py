@@ -19,6 +19,15 @@ from gptkit.model.cpu.load import pack
 from gptkit.model.cpu.pool import pool
 
 SHAPES = {
+    "a bigram model": GPTConfig(
+        vocab_size=65,
+        block_size=64,
+        n_layer=0,
+        n_embd=65,
+        positions="none",
+        final_norm=False,
+        tied=False,
+    ),
     "heads of 16": GPTConfig(vocab_size=96, block_size=200, n_layer=2, n_head=4, n_embd=64),
     "nothing divides": GPTConfig(
         vocab_size=65, block_size=203, n_layer=2, n_head=3, n_embd=33, n_inner=77

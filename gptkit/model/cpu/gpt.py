@@ -52,17 +52,18 @@ class CpuGPT:
         self.config = config
         self._packed, self._pool = packed, threads
         self._wte, self._wpe = rest["wte.weight"], rest.get("wpe.weight")  # mapped: read by rows
-        n = config.n_layer
+        n = config.n_layer  # may be 0, and the arrays have all their axes nevertheless
+        self._head = packed[HEAD].row()
         matrices = [[packed[f"h.{i}.{name}"].row() for name in MATRICES] for i in range(n)]
+        vectors = [_vectors(config, rest, i) for i in range(n)]
         self._eps = np.float32(config.layer_norm_epsilon)
         self._layers = kernels.Layers(
-            np.array(matrices, np.int64),
-            np.array([_vectors(config, rest, i) for i in range(n)], np.float32),
+            np.array(matrices, np.int64).reshape(n, len(MATRICES), len(self._head)),
+            np.array(vectors, np.float32).reshape(n, 9 * config.n_embd + config.mlp_width),
             config.n_head,
             config.head_size,
             self._eps,
         )
-        self._head = packed[HEAD].row()
         no_norm = np.zeros((2, 0), np.float32)
         self._no_norm = no_norm
         self._norm = _norm(config, rest, "ln_f") if config.final_norm else no_norm
@@ -107,12 +108,13 @@ class CpuGPT:
     ) -> tuple[Floats, Tensor]:
         """Return the states [M, C] before the last norm, of the M tokens that are no padding, and
         logits [len(wanted), V]."""
-        # Not by an index: torch would take threads for it, which turn for milliseconds in our way.
+        # Not wte[...]: torch would take threads for it, which turn for milliseconds in our way.
         embedded = embedding(torch.tensor(ids)[order.kept], self._wte).float()
         if self._wpe is not None:
             embedded += embedding(torch.from_numpy(order.places.positions), self._wpe).float()
         x: Floats = embedded.numpy()
         logits = np.empty((len(wanted), self.config.vocab_size), np.float32)
+        assert len(x) or not len(wanted)  # padding has no logits
         if len(x):
             inputs, room, edge = self._room(max(len(x), len(wanted)))
             rows = order.row_of[np.array(wanted, np.int64)]
