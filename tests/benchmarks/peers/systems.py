@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import time
+from abc import abstractmethod
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
@@ -84,7 +85,23 @@ class Gptkit(_Salted):
         return time.perf_counter() - start
 
 
-class Transformers(_Salted):
+class _Whole(_Salted):
+    """A system that answers in one call: what decoding takes is the difference of two."""
+
+    def rate(self, n: int, new: int) -> float:
+        given = self.prompts(n, PROMPT)
+        first = self._seconds(given, 1)
+        return n * new / (self._seconds(given, new + 1) - first)
+
+    def first(self, n_prompt: int) -> float:
+        return self._seconds(self.prompts(1, n_prompt), 1)
+
+    @abstractmethod
+    def _seconds(self, given: list[list[int]], new: int) -> float:
+        """Return how long it takes to continue prompts by `new` tokens each."""
+
+
+class Transformers(_Whole):
     """transformers' `generate`."""
 
     def __init__(self, folder: Path, dtype: str, threads: int) -> None:
@@ -94,14 +111,6 @@ class Transformers(_Salted):
         self.model = GPT2LMHeadModel.from_pretrained(
             folder / "hf", dtype=getattr(torch, dtype)
         ).eval()
-
-    def rate(self, n: int, new: int) -> float:
-        given = self.prompts(n, PROMPT)
-        first = self._seconds(given, 1)
-        return n * new / (self._seconds(given, new + 1) - first)
-
-    def first(self, n_prompt: int) -> float:
-        return self._seconds(self.prompts(1, n_prompt), 1)
 
     def _seconds(self, given: list[list[int]], new: int) -> float:
         import torch
@@ -121,7 +130,7 @@ class Transformers(_Salted):
         return time.perf_counter() - start
 
 
-class CTranslate2(_Salted):
+class CTranslate2(_Whole):
     """CTranslate2's generator."""
 
     def __init__(self, folder: Path, dtype: str, threads: int) -> None:
@@ -135,14 +144,6 @@ class CTranslate2(_Salted):
             intra_threads=threads,
         )
         self.words = list(json.loads((folder / "hf" / "vocab.json").read_text()))
-
-    def rate(self, n: int, new: int) -> float:
-        given = self.prompts(n, PROMPT)
-        first = self._seconds(given, 1)
-        return n * new / (self._seconds(given, new + 1) - first)
-
-    def first(self, n_prompt: int) -> float:
-        return self._seconds(self.prompts(1, n_prompt), 1)
 
     def _seconds(self, given: list[list[int]], new: int) -> float:
         words = [[self.words[i] for i in ids] for ids in given]
