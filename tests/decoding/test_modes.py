@@ -200,8 +200,16 @@ def test_a_few_requests_in_every_mode_everywhere(everywhere):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", sorted(VALUES))
-def test_the_whole_matrix(name, everywhere):
+def test_the_whole_matrix(name):
     check([name], n=24, new=40)
+
+
+@NUMBA
+@pytest.mark.slow
+@pytest.mark.parametrize("name", sorted(VALUES))
+def test_the_matrix_on_the_cpu_kernels(name, monkeypatch):
+    monkeypatch.setattr(sys.modules[__name__], "KIND", "int8")
+    check([name], n=12, new=16)
 
 
 def test_drafts_are_used_at_all():
