@@ -6,7 +6,6 @@ so that a wrong option is refused before torch is imported. torch comes only ins
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -25,7 +24,7 @@ from gptkit.model.forward import slot_positions
 from gptkit.plugin_host import Registry, registry
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Mapping
     from pathlib import Path
 
     from torch import Tensor
@@ -52,7 +51,6 @@ __all__ = [
     "load_tokenizer",
     "open_model",
     "open_tokenizer",
-    "perplexities",
     "place",
     "registry",
     "samples",
@@ -63,8 +61,6 @@ __all__ = [
 
 BACKENDS = ("auto", "torch", "cpu", "numpy")
 DEVICES = ("auto", "cpu", "cuda", "mps")
-MOST_LOSS = 700.0
-"""Nats; of more the perplexity is no float."""
 DTYPES = ("auto", "float32", "bfloat16", "float16", "int8", "int4")
 
 
@@ -373,48 +369,6 @@ def scorer(model: Model, *, n_slots: int) -> Scorer:
 
     _check_cache(model, n_slots)
     return Scorer(model.forward, model.tokenizer.vocab_size, n_slots=n_slots)
-
-
-def perplexities(
-    source: Checkpoint,
-    ids: Sequence[int],
-    registry: Registry,
-    *,
-    show: Callable[[str, int, int], None],
-    tell: Callable[[str], None] | None = None,
-) -> dict[str, float]:
-    """Return a model's perplexity on a long text, for each dtype of the CPU kernels.
-
-    exp of the mean of -log p(token | those before it), over contexts end to end, each without its
-    first token. `show` is told the dtype, and how many tokens of how many are scored.
-    """
-    from gptkit.decoding.scoring import pieces
-
-    if source.config.block_size < 2:
-        raise ConfigError(
-            f"{source.path.name} has a context of one token: nothing stands before it"
-        )
-    requests = pieces(ids, source.config.block_size)
-    n_tokens = sum(len(request.scored_ids) for request in requests)
-    found = {}
-    for dtype in cpu.DTYPES:
-        model = load_model(source, registry, backend="cpu", dtype=dtype, tell=tell)
-        scores, total, n_done = scorer(model, n_slots=8), 0.0, 0
-        for request in requests:
-            scores.add(request)
-        while n_done < n_tokens:
-            for _, score in scores.step():
-                if score.error:
-                    raise score.error
-                total += math.fsum(score.logprobs)
-                n_done += len(score.logprobs)
-                show(dtype, n_done, n_tokens)
-        del model, scores  # the next one takes as much memory
-        loss = -total / n_tokens
-        if loss > MOST_LOSS:
-            raise ConfigError(f"{source.path.name}: the perplexity in {dtype} is no number")
-        found[dtype] = math.exp(loss)
-    return found
 
 
 def _check_cache(model: Model, n_slots: int, n_more: int = 0) -> None:

@@ -6,6 +6,7 @@ No torch, but to convert and measure.
 from __future__ import annotations
 
 import json
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -113,6 +114,8 @@ def measure(
     from gptkit import assembly
     from gptkit.checkpoints import hashes, quality
     from gptkit.cli.progress import display
+    from gptkit.decoding.scoring import perplexity, pieces
+    from gptkit.model.cpu.load import DTYPES
 
     if (text is None) == (recipe is None):
         raise ConfigError("give either TEXT or --recipe", hint="see gptkit models measure --help")
@@ -122,14 +125,18 @@ def measure(
         name, ids = text.name, _ids_of_text(text, tokenizer)
     else:
         name, ids = f"recipe {recipe}", _ids_of_validation(str(recipe), tokenizer, registry)
-    if len(ids) < 2:
-        raise ConfigError(f"{name} has no two tokens", hint="give a text of some thousand words")
+    requests = pieces(ids, source.config.block_size)
+
+    def measured(dtype: str) -> float:  # here, so that one model at a time is in memory
+        model = assembly.load_model(source, registry, backend="cpu", dtype=dtype, tell=options.note)
+        return perplexity(assembly.scorer(model, n_slots=8), requests, partial(show, dtype))
+
     with display("tokens") as show:
-        measured = assembly.perplexities(source, ids, registry, show=show, tell=options.note)
+        found_by_dtype = {dtype: measured(dtype) for dtype in DTYPES}
     found = quality.Quality(
         text=name,
-        n_tokens=len(ids) - -(-len(ids) // source.config.block_size),  # no context's first
-        perplexity=measured,
+        n_tokens=sum(len(request.scored_ids) for request in requests),
+        perplexity=found_by_dtype,
         weights=hashes.of_weights(source),
     )
     try:

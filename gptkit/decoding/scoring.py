@@ -14,17 +14,19 @@ from typing import TYPE_CHECKING, cast
 import torch
 
 from gptkit.decoding.prefix import CHUNK, SlotTable
-from gptkit.errors import NonFiniteLogits
+from gptkit.errors import ConfigError, NonFiniteLogits
 from gptkit.model.forward import ROWS, Span, round_up
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from gptkit.errors import GptkitError
     from gptkit.model.forward import Forward, SharingCache
 
 LOGITS_BYTES = 48 * 2**20
 """Logits of a step at most; their log-probabilities take as much again."""
+MOST_LOSS = 700.0
+"""Nats in the mean; of more the perplexity is no float."""
 MOST_ROWS = 512
 """New tokens of a step at most, whatever their logits take."""
 
@@ -227,11 +229,37 @@ class Scorer:
 def pieces(ids: Sequence[int], size: int) -> list[ScoreRequest]:
     """Cut a long text into contexts of `size` tokens, each scored but for its first token.
 
-    A context has two tokens or more.
+    Raise ConfigError where nothing would be scored.
     """
+    if size < 2:
+        raise ConfigError("the model has a context of one token: nothing stands before it")
+    if len(ids) < 2:
+        raise ConfigError("the text has no two tokens", hint="give some thousand words")
     return [
         ScoreRequest((ids[i],), tuple(ids[i + 1 : i + size])) for i in range(0, len(ids) - 1, size)
     ]
+
+
+def perplexity(
+    scorer: Scorer, requests: Sequence[ScoreRequest], show: Callable[[int, int], None]
+) -> float:
+    """Return exp of the mean of -log p(token | those before it) over all scored tokens.
+
+    `show` is told how many tokens of how many are scored.
+    """
+    total, n_done, n_tokens = 0.0, 0, sum(len(request.scored_ids) for request in requests)
+    for request in requests:
+        scorer.add(request)
+    while n_done < n_tokens:
+        for _, score in scorer.step():
+            if score.error:
+                raise score.error
+            total += math.fsum(score.logprobs)
+            n_done += len(score.logprobs)
+            show(n_done, n_tokens)
+    if -total / n_tokens > MOST_LOSS:
+        raise NonFiniteLogits("the perplexity is too large a number")
+    return math.exp(-total / n_tokens)
 
 
 def _will_have(work: _Work, prefix: Sequence[int]) -> bool:
