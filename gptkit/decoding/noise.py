@@ -41,7 +41,7 @@ def hash32(seed: ArrayLike, domain: int, position: ArrayLike, ids: ArrayLike) ->
     return h
 
 
-@lru_cache(2**16)
+@lru_cache(1024)  # the requests of a step, not those of a long job: they'd fill it
 def _begun(seed: int, domain: int) -> int:
     """Return the state behind a seed's two words: it is the same for each token of a request."""
     words = np.array([seed], np.int64).view(np.uint64)
