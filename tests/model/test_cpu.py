@@ -166,6 +166,17 @@ def test_logits_are_those_of_torch_with_the_rounded_weights(shape, kind):
     assert error < TOLERANCE[kind]
 
 
+def test_a_trunk_is_read_in_the_step_that_completes_it():
+    config = SHAPES["nothing divides"]
+    model = model_of(config, weights_of(config), kernels.F32, 2)
+    trunk, own = (3, 20, 50, 4, None, 0), (3, 50, 60, 2, 4, 50)
+    begun = [[(3, 0, 20, 4, None, 0)]]
+    apart = run(model, config, model.new_cache(5), [*begun, [trunk], [own]])
+    for together in ([trunk, own], [own, trunk]):
+        logits = run(model, config, model.new_cache(5), [*begun, together])
+        assert {row.tobytes() for row in logits.numpy()} == {row.tobytes() for row in apart.numpy()}
+
+
 @pytest.mark.parametrize("kind", kernels.KINDS, ids=NAMES.get)
 def test_packing_rounds_to_the_nearest_step(kind):
     rng = np.random.default_rng(0)

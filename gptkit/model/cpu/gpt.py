@@ -157,13 +157,17 @@ class _Order:
                 kept += range(at, at + span.n)
                 row_of += range(first, first + span.n)
             at += span.n
+        trunks = {trunk for trunk, _ in groups}
         rows: list[int] = []
-        blocks: list[tuple[int, int, int, int]] = []
+        blocks: list[tuple[int, int, int, int, int]] = []
+        stored: list[int] = []
         for (trunk, other), members in groups.items():
             shared = 0 if trunk < 0 else other
+            is_seen = len(members) > kernels.BLOCK or (trunk < 0 and other in trunks)
+            stored += members if is_seen else ()
             for start in range(0, len(members), kernels.BLOCK):
                 part = members[start : start + kernels.BLOCK]
-                blocks.append((len(rows), len(rows) + len(part), max(trunk, 0), shared))
+                blocks.append((len(rows), len(rows) + len(part), max(trunk, 0), shared, is_seen))
                 rows += part
         self.kept = torch.tensor(kept, dtype=torch.long)
         self.row_of = np.array(row_of, np.int64)
@@ -171,7 +175,8 @@ class _Order:
             np.array(positions, np.int64),
             np.array(slots, np.int64),
             np.array(rows, np.int64),
-            np.array(blocks, np.int64).reshape(-1, 4),
+            np.array(blocks, np.int64).reshape(-1, 5),
+            np.array(stored, np.int64),
         )
 
 

@@ -85,27 +85,21 @@ _VBF = ir.VectorType(_BFloat(), 32)
 class _Emit:
     """Writes one loop over K: y[m, 0:16] = panel times x[m], for the M rows of a tile."""
 
-    def __init__(self, builder: Any, next_panel: Any) -> None:
-        self.b, self.next = builder, next_panel
+    def __init__(self, builder: Any, ahead: Any) -> None:
+        self.b, self.ahead = builder, ahead
 
     def load(self, at: Any, kind: Any, align: int = 4) -> Any:
         value = self.b.load(self.b.inttoptr(at, kind.as_pointer()))
         value.align = align
         return value
 
-    def weights(self, at: Any, kind: Any, n: int) -> Any:
-        """Load weights for n rows, and have those of the next panel come.
-
-        To multiply many rows takes about as long as a panel takes to come from memory: so both go
-        on at once. For few rows there is nothing to do meanwhile.
-        """
-        if n < 4:
-            return self.load(at, kind)
+    def weights(self, at: Any, kind: Any) -> Any:
+        """Load weights, and have come from memory what will be loaded next, while these are used."""
         pointer = _I8.as_pointer()
         kinds = ir.FunctionType(ir.VoidType(), [pointer, _I32, _I32, _I32])
         name, module = "llvm.prefetch.p0", self.b.module
         prefetch = module.globals.get(name) or ir.Function(module, kinds, name)
-        there = self.b.inttoptr(self.b.add(at, self.next), pointer)
+        there = self.b.inttoptr(self.b.add(at, self.ahead), pointer)
         read, second_level, data = (ir.Constant(_I32, n) for n in (0, 2, 1))
         self.b.call(prefetch, [there, read, second_level, data])
         return self.load(at, kind)
@@ -191,7 +185,7 @@ class _Emit:
     def _floats(self, kind: int, wp: Any, xp: list[Any], acc: list[Any]) -> None:
         b = self.b
         for u in range(4):
-            words = self.weights(self.at(wp, 64 * u), _VF if kind == F32 else _VI, len(xp))
+            words = self.weights(self.at(wp, 64 * u), _VF if kind == F32 else _VI)
             if kind == BF16:  # a pair in 32 bits: the low one and the high one
                 low = b.bitcast(b.shl(words, self.ints(16)), _VF)
                 high = b.bitcast(b.and_(words, self.ints(0xFFFF0000)), _VF)
@@ -232,7 +226,7 @@ class _Emit:
                 )
 
         for u in range(8 if kind == INT8_DOT else 4):
-            words = self.weights(self.at(wp, 64 * u), _VI, len(xp))
+            words = self.weights(self.at(wp, 64 * u), _VI)
             if kind == INT8_DOT:
                 dot(words, 4 * u)
             else:
@@ -255,7 +249,7 @@ class _Emit:
                     acc[k] = self.fma(weight, x, acc[k])
 
         for u in range(8 if kind == INT8 else 4):
-            words = self.weights(self.at(wp, 64 * u), _VI, len(xp))
+            words = self.weights(self.at(wp, 64 * u), _VI)
             four(words, 4 * u if kind == INT8 else 8 * u)
             if kind == INT4:
                 four(b.lshr(words, self.ints(bits)), 8 * u + 4)
@@ -276,11 +270,11 @@ def _panel(
     k: Any,
     y: Any,
     ldy: Any,
-    ldw: Any,
+    ahead: Any,
 ) -> Any:
     """One panel times n rows, n of _TILES. All are int64: addresses; strides from one row to the
     next, ldx in bytes, ldg (scales and sums) and ldy in numbers; k inputs; and the bytes from this
-    panel to the next."""
+    panel to what will be read next."""
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         builder.function.attributes.add("noinline")  # the loops are compiled once
@@ -410,12 +404,15 @@ class Kept(NamedTuple):
 
 class Places(NamedTuple):
     """Where the rows of a step are: position and slot [N]. Those that attend together are blocks
-    [B, 4]: first and last in `order`, and the slot of a trunk with how many positions it has."""
+    [B, 5]: first and last in `order`, the slot of a trunk with how many positions it has, and
+    whether other blocks see its keys: then they are stored before any attends, for the rows
+    `stored`."""
 
     positions: Any
     slots: Any
     order: Any
     blocks: Any
+    stored: Any
 
 
 class Room(NamedTuple):
@@ -477,7 +474,7 @@ def _bf16(x: Any) -> Any:
     return np.int16((u + np.int32(0x7FFF) + odd) >> np.int32(16))
 
 
-@cfunc(types.void(*[types.int64] * 16), **_OPTIONS)
+@cfunc(types.void(*[types.int64] * 17), **_OPTIONS)
 def _panels_code(
     kind: int,
     n: int,
@@ -495,6 +492,7 @@ def _panels_code(
     k: int,
     y: int,
     ldy: int,
+    ahead: int,
 ) -> None:
     """Panels first .. last - 1 times n rows, in tiles; the rest is as for `_panel`."""
     for p in range(first, last):
@@ -515,7 +513,7 @@ def _panels_code(
                 k,
                 y + p * LANES * 4 + m * ldy * 4,
                 ldy,
-                ldw,
+                ahead,
             )
             m += rows
 
@@ -545,15 +543,16 @@ def _panels(
     k: Any,
     y: Any,
     ldy: Any,
+    ahead: Any,
 ) -> Any:
     """Call `_panels_code`, which is at `code`."""
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        kind = ir.FunctionType(ir.VoidType(), [_I64] * 16)
+        kind = ir.FunctionType(ir.VoidType(), [_I64] * 17)
         builder.call(builder.inttoptr(args[0], kind.as_pointer()), args[1:])
         return context.get_dummy_value()
 
-    return types.void(*[types.int64] * 17), generate
+    return types.void(*[types.int64] * 18), generate
 
 
 @njit(**_OPTIONS)
@@ -634,6 +633,7 @@ def _multiply(
         matrix[N_IN],
         y,
         ldy,
+        matrix[WEIGHTS_STRIDE],
     )
 
 
@@ -650,19 +650,45 @@ def _linear(
     return first * LANES, min(last * LANES, n_out)
 
 
+@njit(inline="always", **{**_OPTIONS, "cache": False})
+def _add_to(row: Any, more: Any) -> None:
+    for i in range(row.shape[0]):
+        row[i] += more[i]
+
+
 @njit(**_OPTIONS)
-def _store(kept: Kept, layer: int, slot: int, head: int, at: int, k: Any, v: Any) -> None:
-    """Put key and value [D] of one head at a position of a slot."""
+def _gelu(row: Any) -> None:
+    """GELU, by tanh, of a row of whole vectors (Hendrycks and Gimpel 2016).
+
+    A loop over all numbers would divide in another way where they make no whole vector.
+    """
+    for first in range(0, row.shape[0], LANES):
+        part = row[first : first + LANES]
+        for i in range(LANES):
+            v = part[i]
+            cubic = v + _f(0.044715) * v * v * v
+            part[i] = v / (_f(1) + _exp(_f(-1.5957691216) * cubic))
+
+
+@njit(**_OPTIONS)
+def _store(
+    layers: Layers, kept: Kept, places: Places, layer: int, m: int, head: int, y: Any
+) -> None:
+    """Put key and value of one head of row m of y [N, >= 3 C] at its position of its slot."""
+    slot, at, d_head = places.slots[m], places.positions[m], layers.head_size
+    c = layers.n_head * d_head
+    k = y[m, c + head * d_head : c + (head + 1) * d_head]
+    v = y[m, 2 * c + head * d_head : 2 * c + (head + 1) * d_head]
     keys, values = kept.keys[layer, slot, head], kept.values[layer, slot, head]
     rows = kept.n_positions * LANES  # numbers of 16 channels of the values
     panel = (at >> 4) * kept.width * LANES
     if kept.kind == F32:
         keys_f, values_f = keys.view(np.float32), values.view(np.float32)
-        for d in range(k.shape[0]):
+        for d in range(d_head):
             keys_f[panel + d * LANES + (at & 15)] = k[d]
             values_f[(d >> 4) * rows + at * LANES + (d & 15)] = v[d]
     else:
-        for d in range(k.shape[0]):
+        for d in range(d_head):
             keys[panel + (d >> 1) * 32 + (at & 15) * 2 + (d & 1)] = _bf16(k[d])
             values[(d >> 4) * rows + (at >> 1) * 32 + (d & 15) * 2 + (at & 1)] = _bf16(v[d])
 
@@ -678,7 +704,7 @@ def _score(
     n, k = queries.shape[0], kept.width
     _panels(
         code, kept.kind, n, first, last, keys.ctypes.data, stride, 0, 0, data, step, 0, 0, 0, k,
-        scores, ld,
+        scores, ld, keys.nbytes,
     )  # fmt: skip
 
 
@@ -701,7 +727,7 @@ def _mix(
     n, n_panels = out.shape[0], kept.width // LANES
     _panels(
         code, kept.kind, n, 0, n_panels, data, stride, 0, 0, weights, ld * 4, 0, 0, 0, n_positions,
-        out.ctypes.data, kept.width,
+        out.ctypes.data, kept.width, values.nbytes,
     )  # fmt: skip
 
 
@@ -745,7 +771,8 @@ def _attend(
     room: Room,
     t: int,
 ) -> None:
-    """One head of a block, from y [N, >= 3 C], which has queries first, to room.attended.
+    """One head of a block, from y [N, >= 3 C], which has queries first, to room.attended; its keys
+    and values are stored before, where that has not been done.
 
     One softmax is taken over the positions of the trunk and those behind them in a row's own slot.
     """
@@ -756,6 +783,9 @@ def _attend(
     queries, scores, mixed = room.queries[t, :n], room.scores[t], room.mixed[t]
     ld = scores.shape[1]
     scale = _f(1) / np.sqrt(_f(d_head))
+    if not block[4]:
+        for m in range(n):
+            _store(layers, kept, places, layer, rows[m], head, room.y)
     for m in range(n):
         for d in range(d_head):
             queries[m, d] = room.y[rows[m], head * d_head + d] * scale
@@ -818,15 +848,13 @@ def run_layers(
         _barrier(counter, n_threads)
         first, last = _linear(code, t, n_threads, matrices[0], inputs, n, y)
         for m in range(n):
-            for o in range(first, last):
-                y[m, o] += vectors[2 * c + o]
+            _add_to(y[m, first:last], vectors[2 * c + first :])
         _barrier(counter, n_threads)
-        for j in range(n * n_head * t // n_threads, n * n_head * (t + 1) // n_threads):
-            m, h = j // n_head, j % n_head
-            k = y[m, c + h * d_head : c + (h + 1) * d_head]
-            v = y[m, 2 * c + h * d_head : 2 * c + (h + 1) * d_head]
-            _store(kept, layer, places.slots[m], h, places.positions[m], k, v)
-        _barrier(counter, n_threads)
+        if places.stored.shape[0]:
+            n_tasks = places.stored.shape[0] * n_head
+            for j in range(n_tasks * t // n_threads, n_tasks * (t + 1) // n_threads):
+                _store(layers, kept, places, layer, places.stored[j // n_head], j % n_head, y)
+            _barrier(counter, n_threads)
         n_tasks = places.blocks.shape[0] * n_head
         for j in range(n_tasks * t // n_threads, n_tasks * (t + 1) // n_threads):
             block = places.blocks[j // n_head]
@@ -837,26 +865,24 @@ def run_layers(
         _barrier(counter, n_threads)
         first, last = _linear(code, t, n_threads, matrices[1], inputs, n, y)
         for m in range(n):
-            for o in range(first, last):
-                x[m, o] += y[m, o] + vectors[5 * c + o]
+            _add_to(x[m, first:last], y[m, first:])
+            _add_to(x[m, first:last], vectors[5 * c + first :])
         _barrier(counter, n_threads)
         for m in range(t, n, n_threads):
             _prepare(matrices[2, KIND], x[m], norm_2, layers.eps, inputs, m)
         _barrier(counter, n_threads)
         first, last = _linear(code, t, n_threads, matrices[2], inputs, n, y)
         for m in range(n):
-            for o in range(first, last):
-                v = y[m, o] + vectors[8 * c + o]
-                cubic = v + _f(0.044715) * v * v * v
-                y[m, o] = v / (_f(1) + _exp(_f(-1.5957691216) * cubic))
+            _add_to(y[m, first:last], vectors[8 * c + first :])
+            _gelu(y[m, first : (last + LANES - 1) // LANES * LANES])
         _barrier(counter, n_threads)
         for m in range(t, n, n_threads):
             _prepare(matrices[3, KIND], y[m, :inner], no_norm, layers.eps, inputs, m)
         _barrier(counter, n_threads)
         first, last = _linear(code, t, n_threads, matrices[3], inputs, n, y)
         for m in range(n):
-            for o in range(first, last):
-                x[m, o] += y[m, o] + vectors[8 * c + inner + o]
+            _add_to(x[m, first:last], y[m, first:])
+            _add_to(x[m, first:last], vectors[8 * c + inner + first :])
         _barrier(counter, n_threads)
 
 
