@@ -53,6 +53,17 @@ def test_processes_that_compile_at_once_agree(tmp_path):
     assert len({out for out, _ in said}) == 1
 
 
+@pytest.mark.slow
+def test_a_system_without_a_futex_computes_the_same(tmp_path):
+    """macOS and Windows: the threads sleep in a queue, and give way while they wait."""
+    without = "from gptkit.model.cpu import processor\nprocessor.FUTEX = None\n"
+    said = [
+        start(["-c", first + STEP], tmp_path / name).communicate(timeout=600)
+        for name, first in (("with", ""), ("without", without))
+    ]
+    assert len({out for out, _ in said}) == 1 and said[0][0].startswith("["), said
+
+
 def test_one_processor_is_enough_for_three_threads():
     code = ["-c", "import os; os.sched_setaffinity(0, {0}); import torch\n"
             "torch.set_num_threads(3)\n" + STEP]  # fmt: skip

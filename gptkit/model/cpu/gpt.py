@@ -5,11 +5,10 @@ Shapes: N new tokens, C model width, I MLP width, V vocabulary.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from torch.nn.functional import embedding
 
 from gptkit.model.config import GPTConfig
 from gptkit.model.cpu import kernels
@@ -31,6 +30,8 @@ if TYPE_CHECKING:
 
 MATRICES = ("attn.c_attn", "attn.c_proj", "mlp.c_fc", "mlp.c_proj")
 HEAD = "lm_head"
+_NONE = np.empty((0, 0, 0, 0), np.int16)
+_NOTHING = kernels.Kept(_NONE, _NONE, kernels.F32, 0, 0)
 
 
 class CpuGPT:
@@ -51,21 +52,21 @@ class CpuGPT:
         """`packed` has each of MATRICES as h.N.NAME, and HEAD; `rest` the other weights by name."""
         self.config = config
         self._packed, self._pool = packed, threads
-        self._wte, self._wpe = rest["wte.weight"], rest.get("wpe.weight")  # mapped: read by rows
+        self._wte = _numbers(rest["wte.weight"])  # mapped: read by rows
+        self._wpe = _numbers(rest["wpe.weight"]) if "wpe.weight" in rest else None
         n = config.n_layer  # may be 0, and the arrays have all their axes nevertheless
         self._head = packed[HEAD].row()
         matrices = [[packed[f"h.{i}.{name}"].row() for name in MATRICES] for i in range(n)]
         vectors = [_vectors(config, rest, i) for i in range(n)]
-        self._eps = np.float32(config.layer_norm_epsilon)
         self._layers = kernels.Layers(
             np.array(matrices, np.int64).reshape(n, len(MATRICES), len(self._head)),
             np.array(vectors, np.float32).reshape(n, 9 * config.n_embd + config.mlp_width),
             config.n_head,
             config.head_size,
-            self._eps,
+            np.float32(config.layer_norm_epsilon),
         )
+        self._no_layers = self._layers._replace(matrices=self._layers.matrices[:0])
         no_norm = np.zeros((2, 0), np.float32)
-        self._no_norm = no_norm
         self._norm = _norm(config, rest, "ln_f") if config.final_norm else no_norm
         first = packed[f"h.0.{MATRICES[0]}"] if config.n_layer else packed[HEAD]
         self._cache_kind = kernels.F32 if first.kind == kernels.F32 else kernels.BF16
@@ -84,44 +85,53 @@ class CpuGPT:
         self, ids: Sequence[int], spans: Sequence[Span], cache: PanelCache, wanted: Sequence[int]
     ) -> Tensor:
         """Append the spans' tokens to the cache; return float32 logits [len(wanted), V]."""
-        return self._run(ids, _Order(spans), cache, wanted)[1]
+        self._pool.call()
+        order = _Order(spans)
+        x, rows = self._embedded(ids, order), order.row_of[np.array(wanted, np.int64)]
+        return self._compute(self._layers, cache.kept, order.places, x, self._norm, rows)
 
     def hidden(self, ids: Sequence[int], spans: Sequence[Span], cache: PanelCache) -> Tensor:
         """Append the spans' tokens to the cache; return the last layer's states [N, C]."""
         order = _Order(spans)
-        x, _ = self._run(ids, order, cache, ())
-        kernels.run_norm(x, self._norm, self._eps, self._room(len(x))[0])
+        x = self._embedded(ids, order)
+        none = np.empty(0, np.int64)
+        self._compute(self._layers, cache.kept, order.places, x, self._norm, none)
+        if len(x):
+            kernels.run_norm(x, self._norm, self._layers.eps, self._room(len(x))[0])
         return torch.from_numpy(x[order.row_of])
 
     def head(self, hidden: Tensor, wanted: Sequence[int]) -> Tensor:
         """Return float32 logits [len(wanted), V] of the rows `wanted` of states [N, C]."""
         x, rows = np.ascontiguousarray(hidden.numpy()), np.array(wanted, np.int64)
-        logits = np.empty((len(rows), self.config.vocab_size), np.float32)
-        if len(rows):
-            inputs, _, edge = self._room(len(rows))
-            head = (self._head, self._no_norm, self._eps, x, rows, inputs, logits, edge)
-            self._pool.run(kernels.run_head, kernels.PANELS, *head)
-        return torch.from_numpy(logits)
+        places, no_norm = _Order(()).places, self._norm[:, :0].copy()
+        return self._compute(self._no_layers, _NOTHING, places, x, no_norm, rows)
 
-    def _run(
-        self, ids: Sequence[int], order: _Order, cache: PanelCache, wanted: Sequence[int]
-    ) -> tuple[Floats, Tensor]:
-        """Return the states [M, C] before the last norm, of the M tokens that are no padding, and
-        logits [len(wanted), V]."""
-        # Not wte[...]: torch would take threads for it, which turn for milliseconds in our way.
-        embedded = embedding(torch.tensor(ids)[order.kept], self._wte).float()
+    def _embedded(self, ids: Sequence[int], order: _Order) -> Floats:
+        """Return what enters the first layer [M, C], of the M tokens that are no padding."""
+        # Not by torch: it would take threads for it, which turn for milliseconds in our way.
+        x = _floats(self._wte, np.array(ids, np.int64)[order.kept])
         if self._wpe is not None:
-            embedded += embedding(torch.from_numpy(order.places.positions), self._wpe).float()
-        x: Floats = embedded.numpy()
-        logits = np.empty((len(wanted), self.config.vocab_size), np.float32)
-        assert len(x) or not len(wanted)  # padding has no logits
+            x += _floats(self._wpe, order.places.positions)
+        return x
+
+    def _compute(
+        self,
+        layers: kernels.Layers,
+        kept: kernels.Kept,
+        places: kernels.Places,
+        x: Floats,
+        norm: Floats,
+        rows: NDArray[np.int64],
+    ) -> Tensor:
+        """Take states [M, C] through the layers; return logits [len(rows), V] of those rows."""
+        assert len(x) or not len(rows)  # padding has no logits
+        logits = np.empty((len(rows), self.config.vocab_size), np.float32)
         if len(x):
-            inputs, room, edge = self._room(max(len(x), len(wanted)))
-            rows = order.row_of[np.array(wanted, np.int64)]
-            layers = (self._layers, cache.kept, order.places, x, inputs, room)
-            head = (self._head, self._norm, rows, logits, edge)
-            self._pool.run(kernels.run_step, kernels.PANELS, *layers, *head)
-        return x, torch.from_numpy(logits)
+            inputs, room, edge = self._room(max(len(x), len(rows)))
+            head = (self._head, norm, rows, logits, edge)
+            step = kernels.Step(kernels.PANELS, layers, kept, places, x, inputs, room, *head)
+            self._pool.run(step)
+        return torch.from_numpy(logits)
 
     def _room(self, n: int) -> tuple[kernels.Inputs, kernels.Room, Floats]:
         """Return working space for n rows; it is kept, and serves up to the next power of two."""
@@ -169,7 +179,7 @@ class _Order:
                 part = members[start : start + kernels.BLOCK]
                 blocks.append((len(rows), len(rows) + len(part), max(trunk, 0), shared, is_seen))
                 rows += part
-        self.kept = torch.tensor(kept, dtype=torch.long)
+        self.kept = np.array(kept, np.int64)
         self.row_of = np.array(row_of, np.int64)
         self.places = kernels.Places(
             np.array(positions, np.int64),
@@ -214,6 +224,19 @@ def warm_up() -> None:
     model, spans = CpuGPT(config, packed, rest, pool(1)), [Span(0, 0, 1)]
     model.step([0], spans, model.new_cache(1), [0])
     model.hidden([0], spans, model.new_cache(1))
+
+
+def _numbers(table: Tensor) -> NDArray[Any]:
+    """Return a tensor's memory; NumPy has no bfloat16, so those are their bits, in uint16."""
+    return table.view(torch.uint16).numpy() if table.dtype == torch.bfloat16 else table.numpy()
+
+
+def _floats(table: NDArray[Any], rows: NDArray[np.int64]) -> Floats:
+    """Return rows of a table in float32."""
+    found = table[rows]
+    if found.dtype == np.uint16:
+        return (found.astype(np.uint32) << 16).view(np.float32)
+    return found.astype(np.float32, copy=False)
 
 
 def _norm(config: GPTConfig, rest: Mapping[str, Tensor], name: str) -> Floats:

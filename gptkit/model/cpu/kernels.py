@@ -22,9 +22,11 @@ from typing import Any, NamedTuple
 import numpy as np
 from llvmlite import ir
 from numba import cfunc, njit, types
+from numba.core import cgutils
+from numba.core.imputils import impl_ret_borrowed
 from numba.extending import intrinsic
 
-from gptkit.model.cpu.processor import FUTEX, HAS_BF16_DOT, HAS_INT8_DOT, IS_X86
+from gptkit.model.cpu.processor import FUTEX, HAS_BF16_DOT, HAS_INT8_DOT, IS_X86, YIELD
 
 F32, BF16, BF16_DOT, INT8, INT4, INT8_DOT, INT4_DOT = range(7)
 """How a matrix is stored and multiplied. `_DOT` takes activations in 16 or 8 bits too, and needs
@@ -36,9 +38,12 @@ GROUP = 32
 BLOCK = 32
 """Rows that attend together."""
 
-COUNTERS = 16
-"""Numbers that a pool's barrier needs: how many have come, and how many sleep, lines apart."""
-_APART = 64  # bytes
+WORDS = 64
+"""Numbers in int64 that the threads of a pool share."""
+_ARRIVED, _SLEEPERS, _STEPS, _BELL, _ASLEEP, _STEP = (64 * i for i in range(6))
+"""Where they are, in bytes, a cache line for each: how many have come to the barrier, and how many
+sleep there; how many steps there were; how often somebody was called, and how many sleep until
+then; and where the step lies."""
 _TURNS = 4000  # some 100 microseconds: parts of a step are as long
 _WAIT, _WAKE = 128, 129  # of threads of one process (linux/futex.h)
 
@@ -94,7 +99,7 @@ class _Emit:
         return value
 
     def weights(self, at: Any, kind: Any) -> Any:
-        """Load weights, and have come from memory what will be loaded next, while these are used."""
+        """Load weights; what comes next comes from memory while these are used."""
         pointer = _I8.as_pointer()
         kinds = ir.FunctionType(ir.VoidType(), [pointer, _I32, _I32, _I32])
         name, module = "llvm.prefetch.p0", self.b.module
@@ -328,7 +333,9 @@ def _look(typing: Any, at: Any) -> Any:
 
 @intrinsic
 def _futex(typing: Any, at: Any, operation: Any, value: Any) -> Any:
-    """Linux' futex(2): wait while a counter's lower half is a value, or wake so many who wait."""
+    """Linux' futex(2): wait while a counter's lower half is a value, or wake so many who wait.
+
+    Where there is none: let others have the processor."""
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         if FUTEX:
@@ -338,9 +345,9 @@ def _futex(typing: Any, at: Any, operation: Any, value: Any) -> Any:
             given = [code, *args, nothing, nothing, nothing]
             builder.call(known or ir.Function(builder.module, kind, name), given)
         else:
-            name, kind = "sched_yield", ir.FunctionType(_I32, [])
-            known = builder.module.globals.get(name)
-            builder.call(known or ir.Function(builder.module, kind, name), [])
+            kind = ir.FunctionType(_I32, [])
+            known = builder.module.globals.get(YIELD)
+            builder.call(known or ir.Function(builder.module, kind, YIELD), [])
         return context.get_dummy_value()
 
     return types.void(types.int64, types.int64, types.int64), generate
@@ -426,14 +433,36 @@ class Room(NamedTuple):
     mixed: Any
 
 
+class Step(NamedTuple):
+    """A step: x [N, C] becomes the states before the last norm, and logits [M, V] are those of M
+    `rows` of them, normed by norm [2, C] before, where it is no [2, 0].
+
+    `code` is PANELS, `head` what is said of a matrix. The last panel of logits goes to edge [M, 16]
+    first, since V need not be a multiple of 16.
+    """
+
+    code: int
+    layers: Layers
+    kept: Kept
+    places: Places
+    x: Any
+    inputs: Inputs
+    room: Room
+    head: Any
+    norm: Any
+    rows: Any
+    logits: Any
+    edge: Any
+
+
 @njit(**_OPTIONS)
-def _barrier(counter: int, n_threads: int) -> None:
+def _barrier(words: int, n_threads: int) -> None:
     """Return when all threads have come; the counter only grows.
 
     Who waits turns for a moment, and then sleeps: where the processors have other work too, turning
     would only keep the others from coming.
     """
-    sleepers = counter + _APART
+    counter, sleepers = words + _ARRIVED, words + _SLEEPERS
     arrived = _add(counter, 1) + 1
     end = (arrived + n_threads - 1) // n_threads * n_threads
     if arrived == end:
@@ -823,21 +852,12 @@ def _attend(
 
 
 @njit(**_OPTIONS)
-def run_layers(
-    t: int,
-    n_threads: int,
-    counter: int,
-    code: int,
-    layers: Layers,
-    kept: Kept,
-    places: Places,
-    x: Any,
-    inputs: Inputs,
-    room: Room,
-) -> None:
-    """One thread's part of all layers: x [N, C] becomes the states before the last norm."""
+def _run_layers(t: int, n_threads: int, words: int, step: Step) -> None:
+    """One thread's part of all layers."""
+    code, layers, kept, places = step.code, step.layers, step.kept, step.places
+    x, inputs, room = step.x, step.inputs, step.room
     n, c = x.shape
-    n_head, d_head, y = layers.n_head, layers.head_size, room.y
+    n_head, y = layers.n_head, room.y
     inner = layers.vectors.shape[1] - 9 * c
     no_norm = layers.vectors[0, :0].reshape(2, 0)
     for layer in range(layers.matrices.shape[0]):
@@ -845,45 +865,45 @@ def run_layers(
         norm_1, norm_2 = vectors[: 2 * c].reshape(2, c), vectors[6 * c : 8 * c].reshape(2, c)
         for m in range(t, n, n_threads):
             _prepare(matrices[0, KIND], x[m], norm_1, layers.eps, inputs, m)
-        _barrier(counter, n_threads)
+        _barrier(words, n_threads)
         first, last = _linear(code, t, n_threads, matrices[0], inputs, n, y)
         for m in range(n):
             _add_to(y[m, first:last], vectors[2 * c + first :])
-        _barrier(counter, n_threads)
+        _barrier(words, n_threads)
         if places.stored.shape[0]:
             n_tasks = places.stored.shape[0] * n_head
             for j in range(n_tasks * t // n_threads, n_tasks * (t + 1) // n_threads):
                 _store(layers, kept, places, layer, places.stored[j // n_head], j % n_head, y)
-            _barrier(counter, n_threads)
+            _barrier(words, n_threads)
         n_tasks = places.blocks.shape[0] * n_head
         for j in range(n_tasks * t // n_threads, n_tasks * (t + 1) // n_threads):
             block = places.blocks[j // n_head]
             _attend(code, layers, kept, places, layer, block, j % n_head, room, t)
-        _barrier(counter, n_threads)
+        _barrier(words, n_threads)
         for m in range(t, n, n_threads):
             _prepare(matrices[1, KIND], room.attended[m], no_norm, layers.eps, inputs, m)
-        _barrier(counter, n_threads)
+        _barrier(words, n_threads)
         first, last = _linear(code, t, n_threads, matrices[1], inputs, n, y)
         for m in range(n):
             _add_to(x[m, first:last], y[m, first:])
             _add_to(x[m, first:last], vectors[5 * c + first :])
-        _barrier(counter, n_threads)
+        _barrier(words, n_threads)
         for m in range(t, n, n_threads):
             _prepare(matrices[2, KIND], x[m], norm_2, layers.eps, inputs, m)
-        _barrier(counter, n_threads)
+        _barrier(words, n_threads)
         first, last = _linear(code, t, n_threads, matrices[2], inputs, n, y)
         for m in range(n):
             _add_to(y[m, first:last], vectors[8 * c + first :])
             _gelu(y[m, first : (last + LANES - 1) // LANES * LANES])
-        _barrier(counter, n_threads)
+        _barrier(words, n_threads)
         for m in range(t, n, n_threads):
             _prepare(matrices[3, KIND], y[m, :inner], no_norm, layers.eps, inputs, m)
-        _barrier(counter, n_threads)
+        _barrier(words, n_threads)
         first, last = _linear(code, t, n_threads, matrices[3], inputs, n, y)
         for m in range(n):
             _add_to(x[m, first:last], y[m, first:])
             _add_to(x[m, first:last], vectors[8 * c + inner + first :])
-        _barrier(counter, n_threads)
+        _barrier(words, n_threads)
 
 
 @njit(**_OPTIONS)
@@ -896,65 +916,148 @@ def run_norm(x: Any, norm: Any, eps: Any, inputs: Inputs) -> None:
 
 
 @njit(**_OPTIONS)
-def run_head(
-    t: int,
-    n_threads: int,
-    counter: int,
-    code: int,
-    matrix: Any,
-    norm: Any,
-    eps: Any,
-    x: Any,
-    rows: Any,
-    inputs: Inputs,
-    logits: Any,
-    edge: Any,
-) -> None:
-    """One thread's part of logits [N, V] of the N `rows` of states x, normed before where norm is
-    [2, C].
-
-    The last panel goes to `edge` [N, 16] first, since V need not be a multiple of 16.
-    """
-    n = rows.shape[0]
+def _run_head(t: int, n_threads: int, words: int, step: Step) -> None:
+    """One thread's part of the logits."""
+    matrix, rows, inputs, logits = step.head, step.rows, step.inputs, step.logits
+    n, n_out = rows.shape[0], matrix[N_OUT]
     for m in range(t, n, n_threads):
-        _prepare(matrix[KIND], x[rows[m]], norm, eps, inputs, m)
-    _barrier(counter, n_threads)
-    n_out = matrix[N_OUT]
+        _prepare(matrix[KIND], step.x[rows[m]], step.norm, step.layers.eps, inputs, m)
+    _barrier(words, n_threads)
     whole = n_out // LANES
     first, last = whole * t // n_threads, whole * (t + 1) // n_threads
-    _multiply(code, matrix, first, last, inputs, n, logits.ctypes.data, n_out)
+    _multiply(step.code, matrix, first, last, inputs, n, logits.ctypes.data, n_out)
     if t == n_threads - 1 and whole * LANES < n_out:
-        to = edge.ctypes.data - whole * LANES * 4
-        _multiply(code, matrix, whole, whole + 1, inputs, n, to, LANES)
+        to = step.edge.ctypes.data - whole * LANES * 4
+        _multiply(step.code, matrix, whole, whole + 1, inputs, n, to, LANES)
         for m in range(n):
             for o in range(whole * LANES, n_out):
-                logits[m, o] = edge[m, o - whole * LANES]
-    _barrier(counter, n_threads)
+                logits[m, o] = step.edge[m, o - whole * LANES]
 
 
-@njit(**_OPTIONS)
-def run_step(
-    t: int,
-    n_threads: int,
-    counter: int,
-    code: int,
-    layers: Layers,
-    kept: Kept,
-    places: Places,
-    x: Any,
-    inputs: Inputs,
-    room: Room,
-    matrix: Any,
-    norm: Any,
-    rows: Any,
-    logits: Any,
-    edge: Any,
-) -> None:
-    """One thread's part of a step: x [N, C] becomes the states before the last norm, and logits
-    [M, V] are those of M `rows` of them."""
-    if layers.matrices.shape[0]:
-        run_layers(t, n_threads, counter, code, layers, kept, places, x, inputs, room)
-    if rows.shape[0]:
-        run_head(
-            t, n_threads, counter, code, matrix, norm, layers.eps, x, rows, inputs, logits, edge
-        )
+# Threads --------------------------------------------------------------------------------------
+
+
+def _array(kind: Any, n: int) -> Any:
+    return types.Array(kind, n, "C")
+
+
+def _tuple(kind: type[NamedTuple], *members: Any) -> Any:
+    return types.NamedTuple(members, kind)
+
+
+_i, _f32 = types.int64, types.float32
+_STEP_TYPE = _tuple(
+    Step,
+    _i,
+    _tuple(Layers, _array(_i, 3), _array(_f32, 2), _i, _i, _f32),
+    _tuple(Kept, _array(types.int16, 4), _array(types.int16, 4), _i, _i, _i),
+    _tuple(Places, *(_array(_i, n) for n in (1, 1, 1, 2, 1))),
+    _array(_f32, 2),
+    _tuple(Inputs, *(_array(kind, 2) for kind in (_f32, types.int8, _f32, types.int32))),
+    _tuple(Room, *(_array(_f32, n) for n in (2, 2, 3, 3, 4))),
+    _array(_i, 1),
+    _array(_f32, 2),
+    _array(_i, 1),
+    _array(_f32, 2),
+    _array(_f32, 2),
+)
+
+
+@intrinsic
+def _address(typing: Any, step: Any) -> Any:
+    """Return where a step lies, on the caller's stack."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return builder.ptrtoint(cgutils.alloca_once_value(builder, args[0]), _I64)
+
+    return types.int64(step), generate
+
+
+@intrinsic
+def _step_at(typing: Any, at: Any) -> Any:
+    """Return the step that lies at an address."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        kind = context.get_value_type(_STEP_TYPE)
+        step = builder.load(builder.inttoptr(args[0], kind.as_pointer()))
+        return impl_ret_borrowed(context, builder, _STEP_TYPE, step)
+
+    return _STEP_TYPE(types.int64), generate
+
+
+@intrinsic
+def _put(typing: Any, at: Any, value: Any) -> Any:
+    """Write a number to an address."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        builder.store(args[1], builder.inttoptr(args[0], _I64.as_pointer()))
+        return context.get_dummy_value()
+
+    return types.void(types.int64, types.int64), generate
+
+
+@cfunc(types.void(*[types.int64] * 3), **_OPTIONS)
+def _part_code(t: int, n_threads: int, words: int) -> None:
+    """One thread's part of the step; when it returns, all have done theirs."""
+    step = _step_at(_look(words + _STEP))
+    if step.layers.matrices.shape[0]:
+        _run_layers(t, n_threads, words, step)
+    if step.rows.shape[0]:
+        _run_head(t, n_threads, words, step)
+    _barrier(words, n_threads)
+
+
+PART: int = _part_code.address
+"""Where `_part_code` lies."""
+
+
+@intrinsic
+def _part(typing: Any, part: Any, t: Any, n_threads: Any, words: Any) -> Any:
+    """Call `_part_code`, which is at `part`."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        kind = ir.FunctionType(ir.VoidType(), [_I64] * 3)
+        builder.call(builder.inttoptr(args[0], kind.as_pointer()), args[1:])
+        return context.get_dummy_value()
+
+    return types.void(*[types.int64] * 4), generate
+
+
+@njit(types.void(_i, _i), **_OPTIONS)
+def call(words: int, n_threads: int) -> None:
+    """Wake the threads that follow: a step is near."""
+    _add(words + _BELL, 1)
+    if _look(words + _ASLEEP):
+        _futex(words + _BELL, _WAKE, n_threads)
+
+
+@njit(types.void(_i, _i, _i, _STEP_TYPE), **_OPTIONS)
+def lead(part: int, n_threads: int, words: int, step: Step) -> None:
+    """Compute a step together with those who follow."""
+    _put(words + _STEP, _address(step))
+    _add(words + _STEPS, 1)
+    call(words, n_threads)
+    _part(part, 0, n_threads, words)
+
+
+@njit(types.int64(_i, _i, _i, _i, _i), **_OPTIONS)
+def follow(part: int, t: int, n_threads: int, words: int, done: int) -> int:
+    """Take part in the steps after the first `done`: in all, or in one where nobody can sleep here.
+
+    Who was called turns for a moment, for the step is near; after a step it sleeps at once.
+    """
+    steps, bell, asleep = words + _STEPS, words + _BELL, words + _ASLEEP
+    while True:
+        called = _look(bell)
+        if _look(steps) == done:
+            _add(asleep, 1)
+            _futex(bell, _WAIT, called & 0xFFFFFFFF)
+            _add(asleep, -1)
+            turns = 0
+            while turns < _TURNS and _look(steps) == done:
+                turns += 1
+        else:
+            _part(part, t, n_threads, words)
+            done += 1
+            if not FUTEX:
+                return done

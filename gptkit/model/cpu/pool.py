@@ -1,23 +1,19 @@
-"""Threads that compute a step together; they wait without turning while there is nothing to do."""
+"""Threads that compute a step together; they sleep while there is nothing to do."""
 
 from __future__ import annotations
 
 import threading
 from functools import cache
 from queue import SimpleQueue
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from gptkit.model.cpu.kernels import COUNTERS
+from gptkit.model.cpu import kernels
+from gptkit.model.cpu.processor import FUTEX
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    Part = Callable[..., None]
-    """Computes one thread's part: called with its number, how many there are, a counter's address,
-    and the arguments. It returns when all parts are done."""
-    Work = tuple[Part, tuple[Any, ...]]
+    from gptkit.model.cpu.kernels import Step
 
 
 @cache
@@ -27,42 +23,37 @@ def pool(n: int) -> Pool:
 
 
 class Pool:
-    """Threads of their own, for Ctrl-C may stop the caller's at any line, and all must take part.
+    """The caller's thread and n - 1 that follow it, which are in the kernels for good.
 
-    A part lets go of Python's lock, so all run at once. Calls are served in turn.
+    So none of them waits for Python's lock, and Ctrl-C comes before a step or after it. Where the
+    kernels have no way to sleep, who follows sleeps in a queue.
     """
 
     def __init__(self, n: int) -> None:
         self.n = n
-        self._counter = np.zeros(COUNTERS, np.int64)
-        self._asked: SimpleQueue[tuple[Work, SimpleQueue[BaseException | None]]] = SimpleQueue()
-        self._others: list[SimpleQueue[Work]] = [SimpleQueue() for _ in range(1, n)]
-        threading.Thread(target=self._lead, daemon=True).start()
-        for t, work in enumerate(self._others, start=1):
-            threading.Thread(target=self._follow, args=(t, work), daemon=True).start()
+        self._lock = threading.Lock()
+        room = np.zeros(kernels.WORDS + 8, np.int64)
+        self._room = room[-room.ctypes.data // 8 % 8 :]  # from a cache line on
+        self._words = self._room.ctypes.data
+        self._asked: list[SimpleQueue[None]] = [SimpleQueue() for _ in range(1, n)]
+        for t, asked in enumerate(self._asked, start=1):
+            threading.Thread(target=self._follow, args=(t, asked), daemon=True).start()
 
-    def run(self, part: Part, *args: Any) -> None:
-        """Compute all parts."""
-        ended: SimpleQueue[BaseException | None] = SimpleQueue()
-        self._asked.put(((part, args), ended))
-        if (error := ended.get()) is not None:
-            raise error
+    def call(self) -> None:
+        """Wake the threads: a step is near."""
+        kernels.call(self._words, self.n)
 
-    def _lead(self) -> None:
+    def run(self, step: Step) -> None:
+        """Compute a step; several are served in turn."""
+        with self._lock:
+            if not FUTEX:
+                for asked in self._asked:
+                    asked.put(None)
+            kernels.lead(kernels.PART, self.n, self._words, step)
+
+    def _follow(self, t: int, asked: SimpleQueue[None]) -> None:
+        done = 0
         while True:
-            work, ended = self._asked.get()
-            for other in self._others:
-                other.put(work)
-            ended.put(self._compute(0, work))
-
-    def _follow(self, t: int, asked: SimpleQueue[Work]) -> None:
-        while True:
-            self._compute(t, asked.get())  # what is wrong here is wrong for who leads
-
-    def _compute(self, t: int, work: Work) -> BaseException | None:
-        part, args = work
-        try:
-            part(t, self.n, self._counter.ctypes.data, *args)
-        except BaseException as error:
-            return error
-        return None
+            if not FUTEX:
+                asked.get()
+            done = kernels.follow(kernels.PART, t, self.n, self._words, done)

@@ -23,6 +23,8 @@ HAS_BF16_DOT = IS_X86 and {"avx512f", "avx512bf16"} <= FEATURES
 HAS_INT8_DOT = IS_X86 and {"avx512f", "avx512vnni"} <= FEATURES
 FUTEX = {"x86_64": 202, "aarch64": 98}.get(platform.machine()) if sys.platform == "linux" else None
 """The number of Linux' futex(2) here, None where there is none that we know."""
+YIELD = "SwitchToThread" if sys.platform == "win32" else "sched_yield"
+"""The system's call that lets other threads have the processor."""
 
 
 def describe() -> str:
