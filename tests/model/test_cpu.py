@@ -237,6 +237,19 @@ def test_a_rows_bits_depend_on_no_neighbour_no_slot_and_no_number_of_threads(kin
                         assert found.setdefault((trunk, text), both) == both
 
 
+def test_working_space_has_no_near_neighbour_whose_rows_would_get_other_bits():
+    """The states of a narrow model once lay just before the space for a row: the norm of the last
+    row was then computed without vectors."""
+    for n in range(1, 5000, 333):
+        array = packing.aligned((n,), np.float32)
+        whole = array.base
+        while whole.base is not None:
+            whole = whole.base
+        before = array.ctypes.data - whole.ctypes.data
+        assert before >= packing.APART and array.ctypes.data % packing.ALIGNED == 0
+        assert whole.nbytes - before - array.nbytes >= packing.APART
+
+
 @pytest.mark.parametrize("kind", [kernels.F32, kernels.BF16], ids=NAMES.get)
 def test_a_copied_slot_is_as_good_as_a_computed_one(kind):
     config = SHAPES["nothing divides"]

@@ -590,6 +590,15 @@ def _takes_short(kind: int) -> bool:
     return kind == BF16_DOT or kind == INT8_DOT or kind == INT4_DOT
 
 
+# A loop over part of a row takes a slice: an index that might be below zero is no vector's.
+
+
+@njit(inline="always", **{**_OPTIONS, "cache": False})
+def _fill(row: Any) -> None:
+    for i in range(row.shape[0]):
+        row[i] = _f(0)
+
+
 @njit(**_OPTIONS)
 def _prepare(kind: int, x: Any, norm: Any, eps: Any, inputs: Inputs, m: int) -> None:
     """Make row m of the inputs of x [K]: normed where norm is [2, K], in the form that a kind of
@@ -612,8 +621,7 @@ def _prepare(kind: int, x: Any, norm: Any, eps: Any, inputs: Inputs, m: int) -> 
         for k in range(n):
             floats[k] = x[k]
     end = (n + GROUP - 1) // GROUP * GROUP
-    for k in range(n, end):
-        floats[k] = _f(0)
+    _fill(floats[n:end])
     if kind == BF16_DOT:
         halves = inputs.short[m].view(np.int16)
         for k in range(end):
@@ -724,7 +732,15 @@ def _store(
 
 @njit(**_OPTIONS)
 def _score(
-    code: int, kept: Kept, keys: Any, first: int, last: int, queries: Any, scores: int, ld: int
+    code: int,
+    kept: Kept,
+    keys: Any,
+    first: int,
+    last: int,
+    queries: Any,
+    scores: int,
+    ld: int,
+    ahead: int,
 ) -> None:
     """Products of queries [n, D] with the keys of panels first .. last - 1, which go to the address
     that panel 0 would have."""
@@ -733,7 +749,7 @@ def _score(
     n, k = queries.shape[0], kept.width
     _panels(
         code, kept.kind, n, first, last, keys.ctypes.data, stride, 0, 0, data, step, 0, 0, 0, k,
-        scores, ld, keys.nbytes,
+        scores, ld, ahead,
     )  # fmt: skip
 
 
@@ -747,6 +763,7 @@ def _mix(
     weights: int,
     ld: int,
     out: Any,
+    ahead: int,
 ) -> None:
     """Mixes [n, D] of the values of n_positions from panel `first` on, whose weights are at an
     address, ld numbers from row to row."""
@@ -756,36 +773,44 @@ def _mix(
     n, n_panels = out.shape[0], kept.width // LANES
     _panels(
         code, kept.kind, n, 0, n_panels, data, stride, 0, 0, weights, ld * 4, 0, 0, 0, n_positions,
-        out.ctypes.data, kept.width, values.nbytes,
+        out.ctypes.data, kept.width, ahead,
     )  # fmt: skip
+
+
+@njit(inline="always", **{**_OPTIONS, "cache": False})
+def _top(row: Any, top: Any) -> Any:
+    for i in range(row.shape[0]):
+        top = max(top, row[i])
+    return top
+
+
+@njit(inline="always", **{**_OPTIONS, "cache": False})
+def _exp_below(row: Any, top: Any) -> Any:
+    """Make a row e^(row - top); return its sum."""
+    total = _f(0)
+    for i in range(row.shape[0]):
+        e = _exp(row[i] - top)
+        row[i] = e
+        total += e
+    return total
+
+
+@njit(inline="always", **{**_OPTIONS, "cache": False})
+def _scale(row: Any, by: Any) -> None:
+    for i in range(row.shape[0]):
+        row[i] *= by
 
 
 @njit(**_OPTIONS)
 def _softmax(row: Any, shared: int, low: int, high: int, end: int) -> None:
     """Softmax over 0 .. shared - 1 and low .. high - 1 together; zeros elsewhere, up to end."""
-    top = _f(-1e30)
-    for i in range(shared):
-        top = max(top, row[i])
-    for i in range(low, high):
-        top = max(top, row[i])
-    total = _f(0)
-    for i in range(shared):
-        e = _exp(row[i] - top)
-        row[i] = e
-        total += e
-    for i in range(low, high):
-        e = _exp(row[i] - top)
-        row[i] = e
-        total += e
-    inverse = _f(1) / total
-    for i in range(shared):
-        row[i] *= inverse
-    for i in range(low, high):
-        row[i] *= inverse
-    for i in range(shared, low):
-        row[i] = _f(0)
-    for i in range(high, end):
-        row[i] = _f(0)
+    trunk, own = row[:shared], row[low:high]
+    top = _top(own, _top(trunk, _f(-1e30)))
+    inverse = _f(1) / (_exp_below(trunk, top) + _exp_below(own, top))
+    _scale(trunk, inverse)
+    _scale(own, inverse)
+    _fill(row[shared:low])
+    _fill(row[high:end])
 
 
 @njit(**_OPTIONS)
@@ -812,18 +837,20 @@ def _attend(
     queries, scores, mixed = room.queries[t, :n], room.scores[t], room.mixed[t]
     ld = scores.shape[1]
     scale = _f(1) / np.sqrt(_f(d_head))
+    n_threads = room.queries.shape[0]
+    ahead = keys[0, 0].nbytes * n_threads  # to the keys and values of this thread's next head
     if not block[4]:
         for m in range(n):
             _store(layers, kept, places, layer, rows[m], head, room.y)
     for m in range(n):
+        query = room.y[rows[m], head * d_head : (head + 1) * d_head]
         for d in range(d_head):
-            queries[m, d] = room.y[rows[m], head * d_head + d] * scale
-        for d in range(d_head, kept.width):
-            queries[m, d] = _f(0)
+            queries[m, d] = query[d] * scale
+        _fill(queries[m, d_head:])
     panel = shared >> 4  # of the slot, where the row's own positions begin
     own = (shared + 15) >> 4 << 4  # where the scores of that panel begin
     if shared:
-        _score(code, kept, keys[trunk, head], 0, own >> 4, queries, scores.ctypes.data, ld)
+        _score(code, kept, keys[trunk, head], 0, own >> 4, queries, scores.ctypes.data, ld, ahead)
     m = 0
     while m < n:
         slot = places.slots[rows[m]]
@@ -833,22 +860,21 @@ def _attend(
         last = (places.positions[rows[end - 1]] >> 4) + 1
         at = scores.ctypes.data + (m * ld + own) * 4
         to = at - panel * LANES * 4
-        _score(code, kept, keys[slot, head], panel, last, queries[m:end], to, ld)
+        _score(code, kept, keys[slot, head], panel, last, queries[m:end], to, ld, ahead)
         n_own = (last - panel) * LANES
         for r in range(m, end):
             low, high = shared - panel * LANES, places.positions[rows[r]] + 1 - panel * LANES
             _softmax(scores[r], shared, own + low, own + high, own + n_own)
-        _mix(code, kept, values[slot, head], panel, n_own, at, ld, mixed[0, m:end])
+        _mix(code, kept, values[slot, head], panel, n_own, at, ld, mixed[0, m:end], ahead)
         m = end
     if shared:
-        _mix(code, kept, values[trunk, head], 0, own, scores.ctypes.data, ld, mixed[1, :n])
+        _mix(code, kept, values[trunk, head], 0, own, scores.ctypes.data, ld, mixed[1, :n], ahead)
     for m in range(n):
-        out = room.attended[rows[m]]
+        if shared:
+            _add_to(mixed[0, m], mixed[1, m])
+        out = room.attended[rows[m], head * d_head : (head + 1) * d_head]
         for d in range(d_head):
-            o = mixed[0, m, d]
-            if shared:
-                o += mixed[1, m, d]
-            out[head * d_head + d] = o
+            out[d] = mixed[0, m, d]
 
 
 @njit(**_OPTIONS)
@@ -876,7 +902,7 @@ def _run_layers(t: int, n_threads: int, words: int, step: Step) -> None:
                 _store(layers, kept, places, layer, places.stored[j // n_head], j % n_head, y)
             _barrier(words, n_threads)
         n_tasks = places.blocks.shape[0] * n_head
-        for j in range(n_tasks * t // n_threads, n_tasks * (t + 1) // n_threads):
+        for j in range(t, n_tasks, n_threads):  # by turns: the last blocks of a text see the most
             block = places.blocks[j // n_head]
             _attend(code, layers, kept, places, layer, block, j % n_head, room, t)
         _barrier(words, n_threads)

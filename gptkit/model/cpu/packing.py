@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 SCALED = (kernels.INT8, kernels.INT8_DOT, kernels.INT4, kernels.INT4_DOT)
 ALIGNED = 64
 """Bytes: vectors that cross a cache line cost time."""
+APART = 1024
+"""Bytes. LLVM runs a loop without vectors, with other last bits, where what it reads begins less
+than some vectors before what it writes, be it another array."""
 
 
 class Packed(NamedTuple):
@@ -89,10 +92,10 @@ def _part(
 
 
 def aligned(shape: tuple[int, ...], dtype: type[np.generic]) -> NDArray[Any]:
-    """Return zeros that begin at a cache line."""
+    """Return zeros that begin at a cache line, with nobody else's memory near."""
     n_bytes = int(np.prod(shape)) * np.dtype(dtype).itemsize
-    raw = np.zeros(n_bytes + ALIGNED, np.uint8)
-    start = -raw.ctypes.data % ALIGNED
+    raw = np.zeros(n_bytes + 2 * APART + ALIGNED, np.uint8)
+    start = APART + -raw.ctypes.data % ALIGNED
     made: NDArray[Any] = raw[start : start + n_bytes].view(dtype).reshape(shape)
     return made
 
