@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import torch
 
-from gptkit.decoding.chain import LogitStats, Picked, Runners, one_thread
+from gptkit.decoding.chain import LogitStats, Picked, Runners, bests, one_thread
 from gptkit.decoding.plan import StepPlan, Work
 from gptkit.decoding.prefix import LEAST_SHARED, SlotTable
 from gptkit.decoding.request import Alternative, Event
@@ -332,7 +332,7 @@ class Engine:
         if logits.shape[-1] > self.vocab.size:  # a padded vocabulary: nobody can read those ids
             logits = logits.clone()
             logits[:, self.vocab.size :] = float("-inf")
-        finite = [math.isfinite(best) for best in logits.amax(-1).tolist()]
+        finite = [math.isfinite(best) for best in bests(logits)]
         chains: dict[ChainRunner, list[Work]] = {}
         events: list[tuple[int, Event]] = []
         for work in plan.works:

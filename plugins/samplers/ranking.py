@@ -7,14 +7,12 @@ R rows, V vocabulary, r rows that are still open, W tokens looked at, G groups o
 
 from __future__ import annotations
 
-from functools import lru_cache
 from typing import TYPE_CHECKING, Any, cast
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     import numpy as np
-    import torch
     from numpy.typing import NDArray
     from torch import Tensor
 
@@ -24,7 +22,8 @@ if TYPE_CHECKING:
     """Called with rows [r], and the ids and scores [r, W] of their first tokens."""
 
 FIRST_LOOK = 64
-GROUP = 16
+GROUPS = 8
+"""As many for each token that is looked for."""
 UNIT = 2.0**40  # integers of this unit add up to the same sum in any order
 NO = float("-inf")
 
@@ -115,10 +114,7 @@ def _first(score: Tensor, look: int) -> tuple[Ints, Floats, Ints]:
     if look > n_tokens // 4:  # then a sort is no dearer
         found = score.sort(dim=-1, descending=True, stable=True)
         return found.indices.cpu().numpy(), found.values.cpu().numpy(), everywhere
-    best = top_ids(score, look)
-    ids, scores = best.cpu().numpy(), score.gather(-1, best).cpu().numpy()
-    rows, order = np.arange(len(ids))[:, None], np.lexsort((ids, -scores), axis=-1)
-    ids, scores = ids[rows, order], scores[rows, order]
+    ids, scores = best(score, look)
     edge = scores[:, -1]
     known = (scores > edge[:, None]).sum(-1)
     return ids, scores, np.where(edge == NO, everywhere, known)
@@ -133,33 +129,52 @@ def best_ids(logits: Tensor) -> Tensor:
     return torch.from_numpy(logits.numpy().argmax(-1))  # ten times as fast as torch's
 
 
-def top_ids(score: Tensor, n: int) -> Tensor:
-    """Return ids [R, n] with the best scores of [R, V], in no order; of equals any.
+def best(score: Tensor, n: int) -> tuple[Ints, Floats]:
+    """Return ids and scores [R, W] of the best tokens of score [R, V], in order; W is n or more.
 
-    The best n tokens are in the n groups whose best ones are best, so most of the others are never
-    compared; 4 times as fast as `topk` where n is small.
+    What equals the last may have been left out.
     """
-    import torch
+    import numpy as np
 
-    n_groups = score.shape[-1] // GROUP
-    if n >= n_groups:
-        return score.topk(n, dim=-1).indices
-    whole = n_groups * GROUP  # group g has the tokens g, g + G, g + 2G, ...
-    best = score[:, :whole].view(-1, GROUP, n_groups).amax(1)  # [R, G]
-    groups = best.topk(n, dim=-1).indices
-    members, rest = _members(score.shape[-1], score.device)
-    ids = torch.cat(((groups[:, None] + members).flatten(1), rest.expand(len(score), -1)), dim=-1)
-    return ids.gather(-1, score.gather(-1, ids).topk(n, dim=-1).indices)
+    if score.device.type != "cpu":
+        found = score.topk(n, dim=-1)
+        ids, scores = found.indices.cpu().numpy(), found.values.cpu().numpy()
+        order = np.lexsort((ids, -scores), axis=-1)
+        return np.take_along_axis(ids, order, -1), np.take_along_axis(scores, order, -1)
+    known = score.numpy()
+    rows = [_best(row, least, n) for row, least in zip(known, _floors(known, n), strict=True)]
+    width = min(len(ids) for ids in rows)
+    ids = np.stack([ids[:width] for ids in rows])
+    return ids, np.take_along_axis(known, ids, -1)
 
 
-@lru_cache(16)
-def _members(n_tokens: int, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Return where a group's members stand behind its first [GROUP, 1], and ids in no group."""
-    import torch
+def _floors(score: Floats, n: int) -> Floats:
+    """Return numbers [R] that at least n tokens of score [R, V] reach, and not many more.
 
-    n_groups = n_tokens // GROUP
-    members = torch.arange(0, n_groups * GROUP, n_groups, device=device)[:, None]
-    return members, torch.arange(n_groups * GROUP, n_tokens, device=device)
+    Each of the n groups of tokens whose best ones are best has one that does. So most tokens are
+    never compared with each other, and this takes a fifth of the time of `topk`.
+    """
+    import numpy as np
+
+    n_tokens = score.shape[-1]
+    n_members = max(1, n_tokens // (GROUPS * n))
+    n_groups = n_tokens // n_members
+    whole = n_groups * n_members  # group g has the tokens g, g + G, g + 2G, ...
+    bests = score[:, :whole].reshape(len(score), n_members, n_groups).max(1)  # [R, G]
+    floors: Floats = np.partition(bests, n_groups - n, axis=-1)[:, n_groups - n]
+    return floors
+
+
+def _best(score: Floats, least: np.float32, n: int) -> Ints:
+    """Return the ids of the tokens of score [V] that reach `least`, in order; n where few do."""
+    import numpy as np
+
+    if least > NO:
+        ids = np.flatnonzero(score >= least)
+    else:
+        ids = np.flatnonzero(score > NO)
+        ids = np.concatenate((ids, np.flatnonzero(score == NO)[: max(0, n - len(ids))]))
+    return ids[np.argsort(-score[ids], kind="stable")]
 
 
 def reach(probs: Tensor, goal: Tensor) -> Count:

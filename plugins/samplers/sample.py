@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from gptkit.plugin_api import Params, Rows, Sampler
 
-from .ranking import FIRST_LOOK, NO, survivors, top_ids
+from .ranking import FIRST_LOOK, NO, best, survivors
 
 if TYPE_CHECKING:
     import numpy as np
@@ -43,15 +43,13 @@ class Sample(Sampler):
 def _few(logits: Tensor) -> tuple[Ints, Floats] | None:
     """Return ids and logits [R, W] of all tokens left of logits [R, V]; None if many are."""
     n_tokens = logits.shape[-1]
-    ids = top_ids(logits, min(FIRST_LOOK, n_tokens))
-    found = logits.gather(-1, ids)
-    if bool((found.amin(-1) > NO).any()):  # a row may have more
+    found = best(logits, min(FIRST_LOOK, n_tokens))
+    if (found[1][:, -1] > NO).any():  # a row may have more
         n = int((logits > NO).sum(-1).max())
         if n > n_tokens // 4:
             return None
-        ids = top_ids(logits, n)
-        found = logits.gather(-1, ids)
-    return ids.cpu().numpy(), found.cpu().numpy()
+        found = best(logits, n)
+    return found
 
 
 def _gumbel(u: Floats) -> NDArray[np.float64]:
