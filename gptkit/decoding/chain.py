@@ -9,6 +9,7 @@ import math
 import zlib
 from contextlib import contextmanager
 from functools import cached_property
+from operator import is_
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import numpy as np
@@ -24,8 +25,8 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-    from gptkit.decoding.request import Chain, Request
-    from gptkit.plugin_api import Param, Sampler, Vocab
+    from gptkit.decoding.request import Chain, Request, Stage
+    from gptkit.plugin_api import Sampler, Vocab
 
 _DTYPES = {float: torch.float32, int: torch.int64, bool: torch.bool}
 _NO = float("-inf")
@@ -199,6 +200,8 @@ class ChainRunner:
         self.labels = [stage.label for stage in chain]
         self.samplers: list[Sampler] = [stage.sampler() for stage in chain]
         self.remembers = any(sampler.state_from is not None for sampler in self.samplers)
+        self._dtypes = [_dtypes(sampler) for sampler in self.samplers]
+        self._columns: dict[int, tuple[list[Stage], dict[str, Tensor]]] = {}
 
     @one_thread()
     def run(self, logits: Tensor, positions: Sequence[Position], vocab: Vocab) -> list[Picked]:
@@ -333,14 +336,25 @@ class ChainRunner:
             return call()
 
     def _gather(self, i: int, rows: PositionRows) -> Params:
-        """Return the values of a stage, a column for each."""
+        """Return the values of a stage, a column for each.
+
+        The tensors are those of the last step, where its rows were the same and nobody has written
+        to them: to make them takes longer than what some stages do.
+        """
         stages = [one.request.chain[i] for one in rows.positions]
-        return Params(
-            {
-                key: _column(d, [s.values[key] for s in stages], rows.device)
-                for key, d in self.samplers[i].params.items()
+        before, columns = self._columns.get(i, ([], {}))
+        is_same = len(before) == len(stages) and all(map(is_, before, stages))
+        if not is_same or any(column._version for column in columns.values()):
+            columns = {
+                key: torch.tensor(
+                    [stage.values[key] for stage in stages], dtype=dtype, device=rows.device
+                )[:, None]
+                for key, dtype in self._dtypes[i].items()
             }
-        )
+            self._columns[i] = stages, columns
+        others = self.samplers[i].params.keys() - columns.keys()
+        lists = {key: [stage.values[key] for stage in stages] for key in others}
+        return Params(columns | lists)
 
     def _observe(
         self, row: int, one: Position, token: int, entered: list[Tensor]
@@ -400,10 +414,10 @@ def _observed(one: Position, token: int, logprobs: list[float]) -> Observed:
     return Observed(token, len(one.tokens), len(one.tokens) - one.prompt_len, *logprobs)
 
 
-def _column(declared: Param, values: list[Any], device: torch.device) -> Any:
-    if declared.items is not None or declared.kind not in _DTYPES:
-        return values
-    return torch.tensor(values, dtype=_DTYPES[declared.kind], device=device)[:, None]
+def _dtypes(sampler: Sampler) -> dict[str, torch.dtype]:
+    """Return the parameters whose values are a tensor."""
+    of_numbers = {key: one for key, one in sampler.params.items() if one.items is None}
+    return {key: _DTYPES[one.kind] for key, one in of_numbers.items() if one.kind in _DTYPES}
 
 
 def _traced(label: str, before: Tensor, after: Tensor, token: int) -> StageTrace:

@@ -44,7 +44,7 @@ def keep_first(
     import numpy as np
     import torch
 
-    out = torch.full_like(logits, NO)
+    out = _nothing(logits)
     rows, ranked = np.arange(len(logits)), logits if score is None else score
     while True:
         ids, scores, known = _first(ranked, look)
@@ -64,6 +64,16 @@ def keep_first(
             return out
         rows, ranked = rows[~sure], ranked[torch.from_numpy(~sure).to(out.device)]
         look = 4 * look
+
+
+def _nothing(logits: Tensor) -> Tensor:
+    """Return -inf in the shape of logits."""
+    import numpy as np
+    import torch
+
+    if logits.device.type != "cpu":
+        return torch.full_like(logits, NO)
+    return torch.from_numpy(np.full(logits.shape, NO, np.float32))
 
 
 def _put(out: Tensor, ids: Ints, logits: Floats, n: Ints) -> tuple[Ints, Floats]:
@@ -143,9 +153,9 @@ def best(score: Tensor, n: int) -> tuple[Ints, Floats]:
         return np.take_along_axis(ids, order, -1), np.take_along_axis(scores, order, -1)
     known = score.numpy()
     rows = [_best(row, least, n) for row, least in zip(known, _floors(known, n), strict=True)]
-    width = min(len(ids) for ids in rows)
-    ids = np.stack([ids[:width] for ids in rows])
-    return ids, np.take_along_axis(known, ids, -1)
+    width = min(len(ids) for ids, _ in rows)
+    ids = np.array([ids[:width] for ids, _ in rows])
+    return ids, np.array([scores[:width] for _, scores in rows])
 
 
 def _floors(score: Floats, n: int) -> Floats:
@@ -165,8 +175,9 @@ def _floors(score: Floats, n: int) -> Floats:
     return floors
 
 
-def _best(score: Floats, least: np.float32, n: int) -> Ints:
-    """Return the ids of the tokens of score [V] that reach `least`, in order; n where few do."""
+def _best(score: Floats, least: np.float32, n: int) -> tuple[Ints, Floats]:
+    """Return ids and scores of the tokens of score [V] that reach `least`, in order; n where few
+    are not at -inf."""
     import numpy as np
 
     if least > NO:
@@ -174,7 +185,9 @@ def _best(score: Floats, least: np.float32, n: int) -> Ints:
     else:
         ids = np.flatnonzero(score > NO)
         ids = np.concatenate((ids, np.flatnonzero(score == NO)[: max(0, n - len(ids))]))
-    return ids[np.argsort(-score[ids], kind="stable")]
+    scores = score[ids]
+    order = np.argsort(-scores, kind="stable")
+    return ids[order], scores[order]
 
 
 def reach(probs: Tensor, goal: Tensor) -> Count:

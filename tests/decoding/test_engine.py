@@ -7,7 +7,7 @@ import torch
 
 from gptkit.decoding.engine import Engine
 from gptkit.decoding.prefix import CHUNK, Place, SlotTable
-from gptkit.decoding.request import Criterion, Request, Stops, resolve_chain
+from gptkit.decoding.request import Criterion, Request, Stage, Stops, resolve_chain
 from gptkit.errors import ContextOverflow, NonFiniteLogits, PluginError, RequestError
 from gptkit.model.config import GPTConfig
 from gptkit.model.gpt import GPT
@@ -369,8 +369,6 @@ class Grumpy(Sampler):
 
 
 def test_a_sampler_that_raises_ends_only_the_row_at_fault():
-    from gptkit.decoding.request import Stage
-
     chain = (Stage("grumpy", Grumpy, {"on": True}), *GREEDY)
     engine = Engine(FlatModel(byte_config(TOKENIZER)), TOKENIZER, n_slots=8)
     ids = {engine.add(Request((n,), chain, Stops(3), 0)): n for n in (12, 13, 14)}
@@ -382,6 +380,33 @@ def test_a_sampler_that_raises_ends_only_the_row_at_fault():
     assert ended[12].finish_reason == ended[14].finish_reason == "length"
     assert isinstance(ended[13].error, PluginError)
     assert "sampler 'grumpy' failed: KeyError" in str(ended[13].error)
+
+
+class Careless(Sampler):
+    """Push tokens up, and write to its own parameters."""
+
+    name = "careless"
+    by = param(0.0, off=0.0, help="by how much")
+
+    def apply(self, logits, p, rows):
+        seen.append(p.by.tolist())
+        p.by.add_(1.0)
+        p.by = None
+        return logits
+
+
+seen = []
+
+
+def test_what_a_sampler_writes_to_its_parameters_is_gone_at_the_next_step():
+    seen.clear()
+    chain = (Stage("careless", Careless, {"by": 0.5}), *GREEDY)
+    list(
+        Engine(FlatModel(byte_config(TOKENIZER)), TOKENIZER).stream(
+            Request((1,), chain, Stops(3), 0)
+        )
+    )
+    assert seen == [[[0.5]]] * 3
 
 
 class Twice(StoppingCriterion):
