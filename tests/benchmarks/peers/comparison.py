@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from collections import defaultdict
 from contextlib import ExitStack
 from datetime import date
@@ -95,13 +96,28 @@ def table() -> Group:
             if system not in MODULES or find_spec(MODULES[system])
         }
         found: dict[tuple[Key, str], list[float]] = defaultdict(list)
+        reading = []
         for _ in range(ROUNDS):
+            reading.append(_reading())
             for what, question in ASKED.items():
                 for key, worker in workers.items():
                     found[key, what].append(worker.ask(*question))
         starts = {key: worker.start for key, worker in workers.items()}
     _draw({key: median(values) for key, values in found.items()}, list(workers))
-    return Group(_figures(found, starts), _ratios(found, list(workers)), f"wrote {PICTURE.name}")
+    limit = f"memory is read at {median(reading) / 1e9:.0f} GB/s ({threads} threads, torch's amax)"
+    tables = _figures(found, starts), _ratios(found, list(workers))
+    return Group(*tables, limit, f"wrote {PICTURE.name}")
+
+
+def _reading() -> float:
+    """Return how many bytes a second can be read: one token reads all weights once."""
+    numbers = torch.ones(2**27)
+    seconds = []
+    for _ in range(5):
+        start = time.perf_counter()
+        numbers.amax()
+        seconds.append(time.perf_counter() - start)
+    return numbers.nbytes / median(seconds)
 
 
 def _figures(

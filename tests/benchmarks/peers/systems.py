@@ -92,16 +92,11 @@ class Gptkit(_Salted):
         return time.perf_counter() - start
 
     def _engine(self, n: int) -> Engine:
-        """Return the engine of n slots, which has run before: its cache has its memory."""
+        """Return the engine of n slots, the same at each call: its cache has got its memory."""
         from gptkit import assembly
-        from gptkit.decoding.request import Request, Stops
 
         if n not in self.engines:
-            engine = self.engines[n] = assembly.engine(self.model, n_slots=n)
-            for prompt in self.prompts(n, 512):
-                engine.add(Request(tuple(prompt), self.chain, Stops(1), 0))
-            while engine.busy:
-                engine.step()
+            self.engines[n] = assembly.engine(self.model, n_slots=n)
         return self.engines[n]
 
 
