@@ -50,8 +50,10 @@ def one_thread() -> Iterator[None]:
 
 def bests(logits: Tensor) -> list[float]:
     """Return the best logit of each row of logits [R, V]; NaN where there is one."""
-    best = logits.numpy().max(-1) if logits.device.type == "cpu" else logits.amax(-1)
-    found: list[float] = best.tolist()  # NumPy's calls take less time than torch's
+    if logits.device.type == "cpu" and logits.dtype == torch.float32:
+        found: list[float] = logits.detach().numpy().max(-1).tolist()
+        return found  # NumPy's calls take less time than torch's
+    found = logits.amax(-1).tolist()
     return found
 
 
@@ -344,7 +346,7 @@ class ChainRunner:
         stages = [one.request.chain[i] for one in rows.positions]
         before, columns = self._columns.get(i, ([], {}))
         is_same = len(before) == len(stages) and all(map(is_, before, stages))
-        if not is_same or any(column._version for column in columns.values()):
+        if not is_same or any(one.is_inference() or one._version for one in columns.values()):
             columns = {
                 key: torch.tensor(
                     [stage.values[key] for stage in stages], dtype=dtype, device=rows.device

@@ -73,7 +73,7 @@ def _nothing(logits: Tensor) -> Tensor:
 
     if logits.device.type != "cpu":
         return torch.full_like(logits, NO)
-    return torch.from_numpy(np.full(logits.shape, NO, np.float32))
+    return torch.from_numpy(np.full_like(logits.detach().numpy(), NO))
 
 
 def _put(out: Tensor, ids: Ints, logits: Floats, n: Ints) -> tuple[Ints, Floats]:
@@ -136,13 +136,13 @@ def best_ids(logits: Tensor) -> Tensor:
 
     if logits.device.type != "cpu":
         return logits.argmax(-1)
-    return torch.from_numpy(logits.numpy().argmax(-1))  # ten times as fast as torch's
+    return torch.from_numpy(logits.detach().numpy().argmax(-1))  # ten times as fast as torch's
 
 
 def best(score: Tensor, n: int) -> tuple[Ints, Floats]:
     """Return ids and scores [R, W] of the best tokens of score [R, V], in order; W is n or more.
 
-    What equals the last may have been left out.
+    What equals the last may have been left out. No score is NaN.
     """
     import numpy as np
 
@@ -151,7 +151,7 @@ def best(score: Tensor, n: int) -> tuple[Ints, Floats]:
         ids, scores = found.indices.cpu().numpy(), found.values.cpu().numpy()
         order = np.lexsort((ids, -scores), axis=-1)
         return np.take_along_axis(ids, order, -1), np.take_along_axis(scores, order, -1)
-    known = score.numpy()
+    known = score.detach().numpy()
     rows = [_best(row, least, n) for row, least in zip(known, _floors(known, n), strict=True)]
     width = min(len(ids) for ids, _ in rows)
     ids = np.array([ids[:width] for ids, _ in rows])

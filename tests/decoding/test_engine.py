@@ -382,24 +382,21 @@ def test_a_sampler_that_raises_ends_only_the_row_at_fault():
     assert "sampler 'grumpy' failed: KeyError" in str(ended[13].error)
 
 
-class Careless(Sampler):
-    """Push tokens up, and write to its own parameters."""
-
-    name = "careless"
-    by = param(0.0, off=0.0, help="by how much")
-
-    def apply(self, logits, p, rows):
-        seen.append(p.by.tolist())
-        p.by.add_(1.0)
-        p.by = None
-        return logits
-
-
-seen = []
-
-
 def test_what_a_sampler_writes_to_its_parameters_is_gone_at_the_next_step():
-    seen.clear()
+    seen = []
+
+    class Careless(Sampler):
+        """Write to its own parameters."""
+
+        name = "careless"
+        by = param(0.0, off=0.0, help="nothing")
+
+        def apply(self, logits, p, rows):
+            seen.append(p.by.tolist())
+            p.by.add_(1.0)
+            p.by = None
+            return logits
+
     chain = (Stage("careless", Careless, {"by": 0.5}), *GREEDY)
     list(
         Engine(FlatModel(byte_config(TOKENIZER)), TOKENIZER).stream(
@@ -407,6 +404,33 @@ def test_what_a_sampler_writes_to_its_parameters_is_gone_at_the_next_step():
         )
     )
     assert seen == [[[0.5]]] * 3
+
+
+def test_an_engine_may_run_in_inference_mode(model):
+    request = requests(3)[2]
+    outside = alone(model, request)
+    with torch.inference_mode():
+        assert alone(model, request) == outside
+
+
+def test_logits_that_are_bfloat16_or_require_grad_are_as_good():
+    """A model in bfloat16 has such logits, and a stage with learned weights the others."""
+
+    class Learned(Sampler):
+        """Scale by a weight that is being learned."""
+
+        name = "learned"
+
+        def apply(self, logits, p, rows):
+            return logits * torch.ones((), requires_grad=True)
+
+    config = byte_config(TOKENIZER)
+    chain = (Stage("learned", Learned, {}), *resolve_chain([{"top_k": 5}], REGISTRY))
+    out = alone(FlatModel(config), Request((1,), chain, Stops(5), 0))
+    assert out == alone(FlatModel(config), Request((1,), chain[1:], Stops(5), 0))
+    half = GPT(GPTConfig(vocab_size=257, block_size=64, n_layer=1, n_head=1, n_embd=8))
+    half = half.init_weights(0).to(torch.bfloat16).eval().requires_grad_(False)
+    assert len(alone(half, Request((1,), CHAINS[2], Stops(5), 0))) == 5
 
 
 class Twice(StoppingCriterion):

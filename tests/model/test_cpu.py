@@ -1,6 +1,10 @@
 """The CPU kernels against torch, for all kinds of weights and awkward shapes; and their bits."""
 
+import os
 import random
+import select
+import signal
+import threading
 
 import numpy as np
 import pytest
@@ -172,9 +176,10 @@ def test_a_trunk_is_read_in_the_step_that_completes_it():
     trunk, own = (3, 20, 50, 4, None, 0), (3, 50, 60, 2, 4, 50)
     begun = [[(3, 0, 20, 4, None, 0)]]
     apart = run(model, config, model.new_cache(5), [*begun, [trunk], [own]])
-    for together in ([trunk, own], [own, trunk]):
-        logits = run(model, config, model.new_cache(5), [*begun, together])
-        assert {row.tobytes() for row in logits.numpy()} == {row.tobytes() for row in apart.numpy()}
+    together = run(model, config, model.new_cache(5), [*begun, [trunk, own]])
+    assert torch.equal(together, apart)
+    turned = run(model, config, model.new_cache(5), [*begun, [own, trunk]])
+    assert torch.equal(turned, torch.cat((apart[:20], apart[-10:], apart[20:-10])))
 
 
 @pytest.mark.parametrize("kind", kernels.KINDS, ids=NAMES.get)
@@ -240,8 +245,9 @@ def test_a_rows_bits_depend_on_no_neighbour_no_slot_and_no_number_of_threads(kin
 def test_working_space_has_no_near_neighbour_whose_rows_would_get_other_bits():
     """The states of a narrow model once lay just before the space for a row: the norm of the last
     row was then computed without vectors."""
-    for n in range(1, 5000, 333):
-        array = packing.aligned((n,), np.float32)
+    config = SHAPES["nothing divides"]
+    inputs, room, _ = model_of(config, weights_of(config), kernels.F32, 2)._room(5)
+    for array in (*inputs, *room):
         whole = array.base
         while whole.base is not None:
             whole = whole.base
@@ -324,3 +330,44 @@ def test_garbage_of_another_sequence_hurts_nobody():
     assert (model.step(tokens, [Span(0, 0, 30)], cache, [29]) == clean).all()
     cache.clear(1)
     assert (model.step(tokens, [Span(1, 0, 30)], cache, [29]) == clean).all()
+
+
+def test_threads_of_python_that_share_a_pool_get_what_they_would_get_alone():
+    config = SHAPES["nothing divides"]
+    weights = weights_of(config)
+    models = [model_of(config, weights, kind, 2) for kind in (kernels.F32, kernels.INT8)]
+    alone = [run(model, config, model.new_cache(5), MIXED) for model in models]
+    found = {}
+
+    def work(i):
+        found[i] = [run(models[i], config, models[i].new_cache(5), MIXED) for _ in range(20)]
+
+    threads = [threading.Thread(target=work, args=(i,)) for i in range(2)]
+    for thread in threads:
+        thread.start()
+    while any(thread.is_alive() for thread in threads):
+        pool(2).wake()  # and no step behind it
+    for i in range(2):
+        assert len(found[i]) == 20 and all(torch.equal(one, alone[i]) for one in found[i])
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+def test_a_forked_child_has_threads_of_its_own():
+    """It once waited for its parent's threads, where nobody could stop it."""
+    config = SHAPES["heads of 16"]
+    model = model_of(config, weights_of(config), kernels.F32, 2)
+    wanted = run(model, config, model.new_cache(5), MIXED[:1]).numpy().tobytes()
+    reader, writer = os.pipe()
+    child = os.fork()
+    if not child:
+        found = run(model, config, model.new_cache(5), MIXED[:1]).numpy().tobytes()
+        os.write(writer, b"same" if found == wanted else b"other")
+        os._exit(0)
+    os.close(writer)
+    try:
+        ready, _, _ = select.select([reader], [], [], 30)
+        assert ready and os.read(reader, 10) == b"same"
+    finally:
+        os.close(reader)
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)

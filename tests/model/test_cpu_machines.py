@@ -10,6 +10,7 @@ import pytest
 pytest.importorskip("numba", reason="the kernels need the extra `fast`")
 
 ROOT = Path(__file__).parents[2]
+TWO_THREADS = {"OMP_NUM_THREADS": "2", "MKL_NUM_THREADS": "2"}
 STEP = """
 import torch
 from gptkit.assembly import engine, load_model, open_model
@@ -47,7 +48,7 @@ def test_a_processor_without_avx_512_computes_the_same(tmp_path):
 
 @pytest.mark.slow
 def test_processes_that_compile_at_once_agree(tmp_path):
-    processes = [start(["-c", STEP], tmp_path) for _ in range(4)]
+    processes = [start(["-c", STEP], tmp_path, **TWO_THREADS) for _ in range(4)]
     said = [process.communicate(timeout=600) for process in processes]
     assert [process.returncode for process in processes] == [0] * 4, said
     assert len({out for out, _ in said}) == 1
@@ -58,7 +59,7 @@ def test_a_system_without_a_futex_computes_the_same(tmp_path):
     """macOS and Windows: the threads sleep in a queue, and give way while they wait."""
     without = "from gptkit.model.cpu import processor\nprocessor.FUTEX = None\n"
     said = [
-        start(["-c", first + STEP], tmp_path / name).communicate(timeout=600)
+        start(["-c", first + STEP], tmp_path / name, **TWO_THREADS).communicate(timeout=600)
         for name, first in (("with", ""), ("without", without))
     ]
     assert len({out for out, _ in said}) == 1 and said[0][0].startswith("["), said
@@ -100,7 +101,7 @@ print(turned)
 def test_nobody_turns_between_tokens(tmp_path):
     """torch's threads once did, for 2 ms from the start of each step of 16 rows, and took the
     processors of those that computed: it was twice as slow."""
-    process = start(["-c", IDLE], tmp_path, OMP_NUM_THREADS="2", MKL_NUM_THREADS="2")
+    process = start(["-c", IDLE], tmp_path, **TWO_THREADS)
     said, wrong = process.communicate(timeout=300)
     assert process.returncode == 0, wrong
     assert float(said) < 0.02, said

@@ -1,4 +1,4 @@
-"""The GPT on a CPU, for inference: packed weights, and a step in one call for each thread.
+"""The GPT on a CPU, for inference: packed weights, and a step in one call of the kernels.
 
 Shapes: N new tokens, C model width, I MLP width, V vocabulary.
 """
@@ -66,8 +66,8 @@ class CpuGPT:
             np.float32(config.layer_norm_epsilon),
         )
         self._no_layers = self._layers._replace(matrices=self._layers.matrices[:0])
-        no_norm = np.zeros((2, 0), np.float32)
-        self._norm = _norm(config, rest, "ln_f") if config.final_norm else no_norm
+        self._no_norm = np.zeros((2, 0), np.float32)
+        self._norm = _norm(config, rest, "ln_f") if config.final_norm else self._no_norm
         first = packed[f"h.0.{MATRICES[0]}"] if config.n_layer else packed[HEAD]
         self._cache_kind = kernels.F32 if first.kind == kernels.F32 else kernels.BF16
         self._rooms: dict[int, tuple[kernels.Inputs, kernels.Room, Floats]] = {}
@@ -85,7 +85,7 @@ class CpuGPT:
         self, ids: Sequence[int], spans: Sequence[Span], cache: PanelCache, wanted: Sequence[int]
     ) -> Tensor:
         """Append the spans' tokens to the cache; return float32 logits [len(wanted), V]."""
-        self._pool.call()
+        self._pool.wake()
         order = _Order(spans)
         x, rows = self._embedded(ids, order), order.row_of[np.array(wanted, np.int64)]
         return self._compute(self._layers, cache.kept, order.places, x, self._norm, rows)
@@ -96,20 +96,20 @@ class CpuGPT:
         x = self._embedded(ids, order)
         none = np.empty(0, np.int64)
         self._compute(self._layers, cache.kept, order.places, x, self._norm, none)
-        if len(x):
-            kernels.run_norm(x, self._norm, self._layers.eps, self._room(len(x))[0])
+        kernels.run_norm(x, self._norm, self._layers.eps, _inputs(self.config, len(x)))
         return torch.from_numpy(x[order.row_of])
 
     def head(self, hidden: Tensor, wanted: Sequence[int]) -> Tensor:
         """Return float32 logits [len(wanted), V] of the rows `wanted` of states [N, C]."""
         x, rows = np.ascontiguousarray(hidden.numpy()), np.array(wanted, np.int64)
-        places, no_norm = _Order(()).places, self._norm[:, :0].copy()
-        return self._compute(self._no_layers, _NOTHING, places, x, no_norm, rows)
+        return self._compute(self._no_layers, _NOTHING, _Order(()).places, x, self._no_norm, rows)
 
     def _embedded(self, ids: Sequence[int], order: _Order) -> Floats:
         """Return what enters the first layer [M, C], of the M tokens that are no padding."""
         # Not by torch: it would take threads for it, which turn for milliseconds in our way.
-        x = _floats(self._wte, np.array(ids, np.int64)[order.kept])
+        tokens = np.array(ids, np.int64)[order.kept]
+        assert not len(tokens) or tokens.min() >= 0
+        x = _floats(self._wte, tokens)
         if self._wpe is not None:
             x += _floats(self._wpe, order.places.positions)
         return x
@@ -154,6 +154,8 @@ class _Order:
         kept: list[int] = []
         row_of: list[int] = []
         groups: dict[tuple[int, int], list[int]] = {}
+        group_of: dict[int, tuple[int, int]] = {}
+        seen: set[int] = set()  # slots that rows of another group read
         at = 0
         for span in spans:
             if span.slot is None:
@@ -162,18 +164,21 @@ class _Order:
                 first = len(slots)
                 key = (-1, span.slot) if span.trunk is None else (span.trunk, span.shared)
                 groups.setdefault(key, []).extend(range(first, first + span.n))
+                if group_of.setdefault(span.slot, key) != key:
+                    seen.add(span.slot)
+                if span.trunk is not None:
+                    seen.add(span.trunk)
                 positions += range(span.start, span.start + span.n)
                 slots += [span.slot] * span.n
                 kept += range(at, at + span.n)
                 row_of += range(first, first + span.n)
             at += span.n
-        trunks = {trunk for trunk, _ in groups}
         rows: list[int] = []
         blocks: list[tuple[int, int, int, int, int]] = []
         stored: list[int] = []
         for (trunk, other), members in groups.items():
             shared = 0 if trunk < 0 else other
-            is_seen = len(members) > kernels.BLOCK or (trunk < 0 and other in trunks)
+            is_seen = len(members) > kernels.BLOCK or any(slots[m] in seen for m in members)
             stored += members if is_seen else ()
             for start in range(0, len(members), kernels.BLOCK):
                 part = members[start : start + kernels.BLOCK]
@@ -193,16 +198,9 @@ class _Order:
 def _room(config: GPTConfig, n: int, n_threads: int) -> tuple[kernels.Inputs, kernels.Room, Floats]:
     """Return working space of a step of up to n rows, and of the last outputs of the head."""
     wide = round_up(max(3 * config.n_embd, config.mlp_width), kernels.LANES)
-    n_in = round_up(max(config.n_embd, config.mlp_width), kernels.GROUP)
     width = round_up(config.head_size, kernels.LANES)
     # A trunk and the slot's own positions may each begin in the middle of a panel.
     longest = round_up(config.block_size, kernels.LANES) + 3 * kernels.LANES
-    inputs = kernels.Inputs(
-        aligned((n, n_in), np.float32),
-        aligned((n, 2 * n_in), np.int8),
-        aligned((n, n_in // kernels.GROUP), np.float32),
-        aligned((n, n_in // kernels.GROUP), np.int32),
-    )
     room = kernels.Room(
         aligned((n, wide), np.float32),
         aligned((n, config.n_embd), np.float32),
@@ -210,7 +208,17 @@ def _room(config: GPTConfig, n: int, n_threads: int) -> tuple[kernels.Inputs, ke
         aligned((n_threads, kernels.BLOCK, longest), np.float32),
         aligned((n_threads, 2, kernels.BLOCK, width), np.float32),
     )
-    return inputs, room, aligned((n, kernels.LANES), np.float32)
+    return _inputs(config, n), room, aligned((n, kernels.LANES), np.float32)
+
+
+def _inputs(config: GPTConfig, n: int) -> kernels.Inputs:
+    n_in = round_up(max(config.n_embd, config.mlp_width), kernels.GROUP)
+    return kernels.Inputs(
+        aligned((n, n_in), np.float32),
+        aligned((n, 2 * n_in), np.int8),
+        aligned((n, n_in // kernels.GROUP), np.float32),
+        aligned((n, n_in // kernels.GROUP), np.int32),
+    )
 
 
 def warm_up() -> None:

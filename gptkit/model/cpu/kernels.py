@@ -44,6 +44,8 @@ _ARRIVED, _SLEEPERS, _STEPS, _BELL, _ASLEEP, _STEP = (64 * i for i in range(6))
 """Where they are, in bytes, a cache line for each: how many have come to the barrier, and how many
 sleep there; how many steps there were; how often somebody was called, and how many sleep until
 then; and where the step lies."""
+STEPS = _STEPS // 8
+"""Where the number of steps is among them."""
 _TURNS = 4000  # some 100 microseconds: parts of a step are as long
 _WAIT, _WAKE = 128, 129  # of threads of one process (linux/futex.h)
 
@@ -373,6 +375,8 @@ _OPTIONS: dict[str, Any] = {
     "nogil": True,
 }
 
+_INLINE: dict[str, Any] = {**_OPTIONS, "cache": False, "inline": "always"}
+
 WEIGHTS, WEIGHTS_STRIDE, SCALES, SCALES_STRIDE, KIND, N_IN, N_OUT = range(7)
 """What is said of a matrix, in int64: the address of its first panel and the bytes to the next,
 the same of its scales, its kind, K rounded up to groups, and O."""
@@ -480,7 +484,7 @@ def _barrier(words: int, n_threads: int) -> None:
     _add(sleepers, -1)
 
 
-@njit(inline="always", **{**_OPTIONS, "cache": False})
+@njit(**_INLINE)
 def _exp(x: Any) -> Any:
     """e^x by a polynomial (Cephes' expf), since libm's is no vector function."""
     x = max(min(x, _f(88)), _f(-87))
@@ -593,7 +597,7 @@ def _takes_short(kind: int) -> bool:
 # A loop over part of a row takes a slice: an index that might be below zero is no vector's.
 
 
-@njit(inline="always", **{**_OPTIONS, "cache": False})
+@njit(**_INLINE)
 def _fill(row: Any) -> None:
     for i in range(row.shape[0]):
         row[i] = _f(0)
@@ -687,7 +691,7 @@ def _linear(
     return first * LANES, min(last * LANES, n_out)
 
 
-@njit(inline="always", **{**_OPTIONS, "cache": False})
+@njit(**_INLINE)
 def _add_to(row: Any, more: Any) -> None:
     for i in range(row.shape[0]):
         row[i] += more[i]
@@ -777,14 +781,14 @@ def _mix(
     )  # fmt: skip
 
 
-@njit(inline="always", **{**_OPTIONS, "cache": False})
+@njit(**_INLINE)
 def _top(row: Any, top: Any) -> Any:
     for i in range(row.shape[0]):
         top = max(top, row[i])
     return top
 
 
-@njit(inline="always", **{**_OPTIONS, "cache": False})
+@njit(**_INLINE)
 def _exp_below(row: Any, top: Any) -> Any:
     """Make a row e^(row - top); return its sum."""
     total = _f(0)
@@ -795,7 +799,7 @@ def _exp_below(row: Any, top: Any) -> Any:
     return total
 
 
-@njit(inline="always", **{**_OPTIONS, "cache": False})
+@njit(**_INLINE)
 def _scale(row: Any, by: Any) -> None:
     for i in range(row.shape[0]):
         row[i] *= by
@@ -1022,19 +1026,25 @@ def _put(typing: Any, at: Any, value: Any) -> Any:
     return types.void(types.int64, types.int64), generate
 
 
-@cfunc(types.void(*[types.int64] * 3), **_OPTIONS)
-def _part_code(t: int, n_threads: int, words: int) -> None:
-    """One thread's part of the step; when it returns, all have done theirs."""
+@njit(types.void(_i, _i, _i), **_OPTIONS)
+def _compute(t: int, n_threads: int, words: int) -> None:
+    """One thread's part of the step."""
     step = _step_at(_look(words + _STEP))
     if step.layers.matrices.shape[0]:
         _run_layers(t, n_threads, words, step)
     if step.rows.shape[0]:
         _run_head(t, n_threads, words, step)
+
+
+@cfunc(types.void(*[types.int64] * 3), **_OPTIONS)
+def _part_code(t: int, n_threads: int, words: int) -> None:
+    """One thread's part of the step; when it returns, all have done theirs."""
+    _compute(t, n_threads, words)  # apart: nobody may hold the step when the leader leaves it
     _barrier(words, n_threads)
 
 
 PART: int = _part_code.address
-"""Where `_part_code` lies."""
+"""Where `_part_code` lies: called by address, as `_panels_code` is, and for the same reason."""
 
 
 @intrinsic
@@ -1050,8 +1060,8 @@ def _part(typing: Any, part: Any, t: Any, n_threads: Any, words: Any) -> Any:
 
 
 @njit(types.void(_i, _i), **_OPTIONS)
-def call(words: int, n_threads: int) -> None:
-    """Wake the threads that follow: a step is near."""
+def wake(words: int, n_threads: int) -> None:
+    """Wake the threads that sleep in `follow`: a step is near."""
     _add(words + _BELL, 1)
     if _look(words + _ASLEEP):
         _futex(words + _BELL, _WAKE, n_threads)
@@ -1062,7 +1072,7 @@ def lead(part: int, n_threads: int, words: int, step: Step) -> None:
     """Compute a step together with those who follow."""
     _put(words + _STEP, _address(step))
     _add(words + _STEPS, 1)
-    call(words, n_threads)
+    wake(words, n_threads)
     _part(part, 0, n_threads, words)
 
 
@@ -1070,7 +1080,7 @@ def lead(part: int, n_threads: int, words: int, step: Step) -> None:
 def follow(part: int, t: int, n_threads: int, words: int, done: int) -> int:
     """Take part in the steps after the first `done`: in all, or in one where nobody can sleep here.
 
-    Who was called turns for a moment, for the step is near; after a step it sleeps at once.
+    Who was woken turns for a moment, for the step is near; after a step it sleeps at once.
     """
     steps, bell, asleep = words + _STEPS, words + _BELL, words + _ASLEEP
     while True:
@@ -1080,7 +1090,7 @@ def follow(part: int, t: int, n_threads: int, words: int, done: int) -> int:
             _futex(bell, _WAIT, called & 0xFFFFFFFF)
             _add(asleep, -1)
             turns = 0
-            while turns < _TURNS and _look(steps) == done:
+            while turns < 5 * _TURNS and _look(steps) == done:
                 turns += 1
         else:
             _part(part, t, n_threads, words)

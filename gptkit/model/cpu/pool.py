@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from functools import cache
 from queue import SimpleQueue
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from gptkit.model.cpu import kernels
+from gptkit.model.cpu.packing import aligned
 from gptkit.model.cpu.processor import FUTEX
 
 if TYPE_CHECKING:
@@ -31,29 +33,34 @@ class Pool:
 
     def __init__(self, n: int) -> None:
         self.n = n
+        self._words = aligned((kernels.WORDS,), np.int64)
+        self._start()
+        if hasattr(os, "register_at_fork"):
+            os.register_at_fork(after_in_child=self._start)  # a child has no threads but its own
+
+    def _start(self) -> None:
         self._lock = threading.Lock()
-        room = np.zeros(kernels.WORDS + 8, np.int64)
-        self._room = room[-room.ctypes.data // 8 % 8 :]  # from a cache line on
-        self._words = self._room.ctypes.data
-        self._asked: list[SimpleQueue[None]] = [SimpleQueue() for _ in range(1, n)]
+        self._words[:] = 0
+        self._asked: list[SimpleQueue[int]] = [SimpleQueue() for _ in range(1, self.n)]
         for t, asked in enumerate(self._asked, start=1):
             threading.Thread(target=self._follow, args=(t, asked), daemon=True).start()
 
-    def call(self) -> None:
-        """Wake the threads: a step is near."""
-        kernels.call(self._words, self.n)
+    def wake(self) -> None:
+        """Wake the threads that sleep in the kernels: a step is near."""
+        kernels.wake(self._words.ctypes.data, self.n)
 
     def run(self, step: Step) -> None:
         """Compute a step; several are served in turn."""
         with self._lock:
             if not FUTEX:
+                number = 1 + int(self._words[kernels.STEPS])
                 for asked in self._asked:
-                    asked.put(None)
-            kernels.lead(kernels.PART, self.n, self._words, step)
+                    asked.put(number)
+            kernels.lead(kernels.PART, self.n, self._words.ctypes.data, step)
 
-    def _follow(self, t: int, asked: SimpleQueue[None]) -> None:
+    def _follow(self, t: int, asked: SimpleQueue[int]) -> None:
         done = 0
         while True:
-            if not FUTEX:
-                asked.get()
-            done = kernels.follow(kernels.PART, t, self.n, self._words, done)
+            # A number may be there twice, where Ctrl-C came between it and its step.
+            if FUTEX or asked.get() > done:
+                done = kernels.follow(kernels.PART, t, self.n, self._words.ctypes.data, done)
