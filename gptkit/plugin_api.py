@@ -532,8 +532,8 @@ class Tokenizer(Plugin, ABC):
 class Sampler(Plugin, ABC):
     """One stage of the chain: a function of rows. One instance serves all requests at once.
 
-    A stage keeps nothing on `self` and never writes into its input or `p`. One that needs memory sets
-    `state_from` and returns new states, which are immutable values, from `advance`.
+    A stage keeps nothing on `self` and never writes into its input or `p`. One that needs memory
+    sets `state_from` and returns new states, which are immutable values, from `advance`.
     """
 
     phase: ClassVar[Phase] = "truncate"

@@ -140,9 +140,9 @@ def best_ids(logits: Tensor) -> Tensor:
 
 
 def best(score: Tensor, n: int) -> tuple[Ints, Floats]:
-    """Return ids and scores [R, W] of the best tokens of score [R, V], in order; W is n or more.
+    """Return ids and scores [R, n] of the best tokens of score [R, V], in order; none is NaN.
 
-    What equals the last may have been left out. No score is NaN.
+    What equals the last may have been left out.
     """
     import numpy as np
 
@@ -153,9 +153,7 @@ def best(score: Tensor, n: int) -> tuple[Ints, Floats]:
         return np.take_along_axis(ids, order, -1), np.take_along_axis(scores, order, -1)
     known = score.detach().numpy()
     rows = [_best(row, least, n) for row, least in zip(known, _floors(known, n), strict=True)]
-    width = min(len(ids) for ids, _ in rows)
-    ids = np.array([ids[:width] for ids, _ in rows])
-    return ids, np.array([scores[:width] for _, scores in rows])
+    return np.array([ids for ids, _ in rows]), np.array([scores for _, scores in rows])
 
 
 def _floors(score: Floats, n: int) -> Floats:
@@ -176,8 +174,7 @@ def _floors(score: Floats, n: int) -> Floats:
 
 
 def _best(score: Floats, least: np.float32, n: int) -> tuple[Ints, Floats]:
-    """Return ids and scores of the tokens of score [V] that reach `least`, in order; n where few
-    are not at -inf."""
+    """Return ids and scores of the n best of those tokens of score [V] that reach `least`."""
     import numpy as np
 
     if least > NO:
@@ -186,7 +183,7 @@ def _best(score: Floats, least: np.float32, n: int) -> tuple[Ints, Floats]:
         ids = np.flatnonzero(score > NO)
         ids = np.concatenate((ids, np.flatnonzero(score == NO)[: max(0, n - len(ids))]))
     scores = score[ids]
-    order = np.argsort(-scores, kind="stable")
+    order = np.argsort(-scores, kind="stable")[:n]
     return ids[order], scores[order]
 
 

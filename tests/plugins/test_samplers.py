@@ -508,16 +508,8 @@ def test_the_best_are_those_of_a_sort(n):
         rows[8] = NO
         ids, scores = best(rows, n)
         every = rows.sort(dim=-1, descending=True, stable=True)
-        width = ids.shape[-1]
-        assert width >= n and ids.shape == scores.shape
-        assert np.array_equal(scores, every.values[:, :width].numpy())
-        assert np.array_equal(ids, every.indices[:, :width].numpy())
-
-
-def test_the_best_are_few_where_many_are_equal_but_not_best():
-    row = torch.zeros(1, 50000)
-    row[0, 100:200] = 1.0
-    assert best(row, 64)[0].shape == (1, 100)
+        assert np.array_equal(scores, every.values[:, :n].numpy())
+        assert np.array_equal(ids, every.indices[:, :n].numpy())
 
 
 def test_a_cut_inside_a_tie_is_found_however_wide_it_is():
@@ -534,7 +526,7 @@ def test_a_cut_inside_a_tie_is_found_however_wide_it_is():
 def test_only_rows_that_need_it_are_looked_at_more_widely():
     given = np.random.default_rng(0).standard_normal((6, 4000)).astype(np.float32)
     rows = torch.as_tensor(given)
-    wanted = np.array([1, 63, 90, 200, 1, 999])
+    wanted = np.array([1, 63, 64, 200, 1, 999])
     seen = []
 
     def count(rows, ids, scores):
@@ -544,8 +536,7 @@ def test_only_rows_that_need_it_are_looked_at_more_widely():
 
     out = keep_first(rows, count)
     assert (out > NO).sum(-1).tolist() == wanted.tolist()
-    assert [rows for rows, _ in seen] == [[0, 1, 2, 3, 4, 5], [2, 3, 5], [5]]
-    assert 64 <= seen[0][1] < 90 and 256 <= seen[1][1] < 300 and seen[2][1] == 4000
+    assert seen == [([0, 1, 2, 3, 4, 5], 64), ([2, 3, 5], 256), ([5], 4000)]
 
 
 def test_what_a_stage_found_changes_no_bit_for_the_next(monkeypatch):
