@@ -51,7 +51,7 @@ def one_thread() -> Iterator[None]:
 def bests(logits: Tensor) -> list[float]:
     """Return the best logit of each row of logits [R, V]; NaN where there is one."""
     if logits.device.type == "cpu" and logits.dtype == torch.float32:
-        found: list[float] = logits.detach().numpy().max(-1).tolist()
+        found: list[float] = logits.numpy().max(-1).tolist()
         return found  # NumPy's calls take less time than torch's
     found = logits.amax(-1).tolist()
     return found
@@ -288,7 +288,7 @@ class ChainRunner:
         def apply(logits: Tensor) -> Tensor:
             out: Tensor = self._guarded(i, lambda: sampler.apply(logits, p, rows))
             self._check(i, out, logits)
-            return out
+            return out.detach() if out.requires_grad else out
 
         out = apply(logits)
         best = bests(out)

@@ -169,7 +169,7 @@ class Engine:
                 logits = self._compute_hidden(plan)
             else:
                 logits = self.forward.step(plan.ids, plan.spans, self.cache, plan.wanted)
-            events += self._settle(plan, torch.as_tensor(logits))
+            events += self._settle(plan, torch.as_tensor(logits).detach())
         return events
 
     # Who runs ---------------------------------------------------------------------------------

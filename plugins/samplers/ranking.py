@@ -73,7 +73,7 @@ def _nothing(logits: Tensor) -> Tensor:
 
     if logits.device.type != "cpu":
         return torch.full_like(logits, NO)
-    return torch.from_numpy(np.full_like(logits.detach().numpy(), NO))
+    return torch.from_numpy(np.full_like(logits.numpy(), NO))
 
 
 def _put(out: Tensor, ids: Ints, logits: Floats, n: Ints) -> tuple[Ints, Floats]:
@@ -136,7 +136,7 @@ def best_ids(logits: Tensor) -> Tensor:
 
     if logits.device.type != "cpu":
         return logits.argmax(-1)
-    return torch.from_numpy(logits.detach().numpy().argmax(-1))  # ten times as fast as torch's
+    return torch.from_numpy(logits.numpy().argmax(-1))  # ten times as fast as torch's
 
 
 def best(score: Tensor, n: int) -> tuple[Ints, Floats]:
@@ -151,7 +151,7 @@ def best(score: Tensor, n: int) -> tuple[Ints, Floats]:
         ids, scores = found.indices.cpu().numpy(), found.values.cpu().numpy()
         order = np.lexsort((ids, -scores), axis=-1)
         return np.take_along_axis(ids, order, -1), np.take_along_axis(scores, order, -1)
-    known = score.detach().numpy()
+    known = score.numpy()
     rows = [_best(row, least, n) for row, least in zip(known, _floors(known, n), strict=True)]
     return np.array([ids for ids, _ in rows]), np.array([scores for _, scores in rows])
 
