@@ -169,7 +169,7 @@ class Engine:
                 logits = self._compute_hidden(plan)
             else:
                 logits = self.forward.step(plan.ids, plan.spans, self.cache, plan.wanted)
-            events += self._settle(plan, torch.as_tensor(logits).detach())
+            events += self._settle(plan, torch.as_tensor(logits).detach().float())
         return events
 
     # Who runs ---------------------------------------------------------------------------------

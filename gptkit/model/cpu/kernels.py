@@ -1089,7 +1089,7 @@ def follow(part: int, t: int, n_threads: int, words: int, done: int) -> int:
             _add(asleep, 1)
             _futex(bell, _WAIT, called & 0xFFFFFFFF)
             _add(asleep, -1)
-            turns = 0
+            turns = 0  # for longer than Python takes to prepare a step
             while turns < 5 * _TURNS and _look(steps) == done:
                 turns += 1
         else:

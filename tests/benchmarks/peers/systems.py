@@ -92,7 +92,7 @@ class Gptkit(_Salted):
         return time.perf_counter() - start
 
     def _engine(self, n: int) -> Engine:
-        """Return the engine of n slots, the same at each call: its cache has got its memory."""
+        """Return the engine of n slots, the same at each call, as a chat or a job has one."""
         from gptkit import assembly
 
         if n not in self.engines:
