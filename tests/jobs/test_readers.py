@@ -833,6 +833,7 @@ class Stdin:
         ("-.txt", b"x\n"),
         ("-.jsonl.gz", gzip.compress(b'{"text": "x"}\n')),
     ],
+    ids=["jsonl", "csv", "txt", "gzip"],  # packed bytes carry the time, workers must agree on names
 )
 def test_standard_input_is_spooled(tmp_path, monkeypatch, name, data):
     monkeypatch.setattr(sys, "stdin", Stdin(data))
