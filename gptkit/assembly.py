@@ -360,6 +360,7 @@ def engine(model: Model, *, n_slots: int = 1) -> Engine:
     from gptkit.decoding.engine import Engine, n_trunk_slots
 
     _check_cache(model, n_slots, n_trunk_slots(n_slots))
+    memory.keep_freed()
     return Engine(model.forward, model.tokenizer, model.eos_ids, n_slots=n_slots)
 
 
