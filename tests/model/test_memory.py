@@ -27,7 +27,7 @@ def step():
 def pages():
     return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
 
-for _ in range(3):
+for _ in range(10):
     step()
 before = pages()
 for _ in range(10):
@@ -54,4 +54,4 @@ def test_a_step_takes_no_new_pages_for_the_logits_of_the_last_one():
     """Named for its bug: 16 rows of a large vocabulary cost 2,300 pages a step, 4 to 7 ms."""
     pytest.importorskip("resource")
     assert pages_of_a_step(keep=False) > 1000
-    assert pages_of_a_step(keep=True) < 20
+    assert pages_of_a_step(keep=True) < 100
