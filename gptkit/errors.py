@@ -15,12 +15,11 @@ GptkitError                 1  a computation that can't go on
 
 from __future__ import annotations
 
-import contextlib
 import difflib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable
 
 
 class GptkitError(Exception):
@@ -94,18 +93,24 @@ class Terminated(SystemExit):
         super().__init__(143)
 
 
-@contextlib.contextmanager
-def plugin_code(who: str) -> Iterator[None]:
+class plugin_code:  # used as a statement; a generator's would cost each token more
     """Run a plugin's code as that of `who`; what it raises becomes an error that names it.
 
     Ctrl-C and SIGTERM are the user's, and pass.
     """
-    try:
-        yield
-    except (GptkitError, Terminated):
-        raise
-    except (Exception, SystemExit) as error:
-        raise plugin_failure(who, error) from error
+
+    __slots__ = ("who",)
+
+    def __init__(self, who: str) -> None:
+        self.who = who
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        ours = isinstance(error, (GptkitError, Terminated))
+        if not ours and isinstance(error, (Exception, SystemExit)):
+            raise plugin_failure(self.who, error) from error
 
 
 def plugin_failure(who: str, error: BaseException) -> PluginError:

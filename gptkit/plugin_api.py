@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, Self, get_ar
 import pluggy
 
 from gptkit.errors import CheckpointError, ConfigError, GptkitError, PluginError, RequestError
+from gptkit.ranking import best
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterable, Mapping, Sequence
@@ -52,6 +53,7 @@ __all__ = [
     "Sampler",
     "Say",
     "Segment",
+    "Shortlist",
     "Stats",
     "Stop",
     "StoppingCriterion",
@@ -59,6 +61,7 @@ __all__ = [
     "Template",
     "Tokenizer",
     "Vocab",
+    "best",
     "hookimpl",
     "param",
 ]
@@ -484,6 +487,25 @@ class Rows(Protocol):
         ...
 
 
+class Shortlist(Protocol):
+    """The best tokens of one row, best first, as a stage gets them; plain numbers."""
+
+    @property
+    def logits(self) -> list[float]:
+        """Their logits; each is a float32 number."""
+        ...
+
+    @property
+    def is_all(self) -> bool:
+        """Whether every other token is forbidden."""
+        ...
+
+    @property
+    def noise(self) -> list[float]:
+        """The keyed uniform of each of them, in (0, 1), for a picker."""
+        ...
+
+
 # The kinds of plugin --------------------------------------------------------------------------
 
 
@@ -568,6 +590,25 @@ class Sampler(Plugin, ABC):
 
         Row i of the result depends on row i of everything alone. -inf stays -inf.
         """
+
+    def most_left(self, p: Params) -> int | None:
+        """Return how many tokens the stage leaves at most by its values; None where that depends.
+
+        A chain with such a stage is run over the best tokens alone, where from there on each stage
+        has a `shorten`.
+        """
+        return None
+
+    def shorten(self, short: Shortlist, p: Params) -> list[float] | int | None:
+        """Return what `apply` does to a row, from its best tokens alone; `p` holds plain values.
+
+        The result has the logits of the tokens that stay, which are the first of them and in the
+        same order. If it is shorter, what comes after its last one is forbidden, in the whole row;
+        if not, nothing is said of the others. A picker returns the index of its token. None says
+        that it depends on the others: then `apply` is asked. Only a stage that looks at nothing but
+        logits can have it, and it must agree with `apply` to the bit.
+        """
+        raise NotImplementedError
 
     def init_state(self, request: RequestView) -> Any:
         """Return the state before the first token: immutable, small, picklable."""

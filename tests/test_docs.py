@@ -18,6 +18,7 @@ from gptkit.decoding.chain import ChainRunner
 from gptkit.decoding.request import Request, Stops, resolve_chain, resolve_stops
 from gptkit.decoding.sequence import Sequence
 from gptkit.jobs.spec import JobSettings
+from gptkit.testing import examine
 from gptkit.text.prompting import conversation, few_shot
 from gptkit.text.template import from_document, read_template
 from gptkit.training.grammar import expand
@@ -186,13 +187,20 @@ def test_the_sampler_examples_sample(examples):
     vocab = plugin_vocab(tokenizer)
     chain = resolve_chain([{"pacer": 2.0}, {"square": 0.3}], examples)
     request = Request((1, 2), chain, Stops(3), 7)
-    sequences = [Sequence.start(i, request, vocab, 100) for i in range(3)]
+    runner = ChainRunner(chain)
+    sequences = [Sequence.start(i, request, runner, vocab, 100) for i in range(3)]
     logits = torch.zeros(3, tokenizer.vocab_size)
     logits[[0, 1, 2], [5, 6, 7]] = 6.0
-    picked = ChainRunner(chain).run(logits, sequences, vocab)
+    picked = runner.run(logits, sequences, vocab)
     assert [one.error for one in picked] == [None] * 3
     assert all(state[0] != 1.0 for state in (one.states for one in picked))  # the pacer's moved
     assert [one.token for one in picked] == [5, 6, 7]  # all that square leaves
+
+
+def test_the_sampler_examples_conform(examples):
+    for name in ("square", "pacer", "margin"):
+        report = examine(examples.find("sampler", name).value)
+        assert report.ok, (name, report.errors)
 
 
 def plugin_vocab(tokenizer):

@@ -530,9 +530,94 @@ class Hot(Picker):
         return (logits / 2 - (-(-rows.noise().double()).log1p()).log()).argmax(-1)
 
 
+class Near(Base):
+    """Keep what is near the best."""
+
+    def apply(self, logits, p, rows):
+        return logits.masked_fill(logits < logits.amax(-1, keepdim=True) - 4 * p.a, NO)
+
+
+class Nearer(Near):
+    """Keep less of a shortlist."""
+
+    name = "nearer"
+
+    def shorten(self, short, p):
+        return [logit for logit in short.logits if logit >= short.logits[0] - 2 * p.a]
+
+
+class Further(Near):
+    """Keep a whole shortlist, and say that this is all."""
+
+    name = "further"
+
+    def shorten(self, short, p):
+        near = [logit for logit in short.logits if logit >= short.logits[0] - 4 * p.a]
+        return near[: max(1, len(near) - 1)]
+
+
+class Scaled(Near):
+    """Scale the logits of a shortlist."""
+
+    name = "scaled"
+
+    def shorten(self, short, p):
+        near = [logit for logit in short.logits if logit >= short.logits[0] - 4 * p.a]
+        return [logit / 2 for logit in near]
+
+
+class Boaster(Near):
+    """Leave more than it says."""
+
+    name = "boaster"
+
+    def most_left(self, p):
+        return 1
+
+
+class Silent(Near):
+    """Know nothing of any shortlist."""
+
+    name = "silent"
+
+    def shorten(self, short, p):
+        return None
+
+
+class Second(Picker):
+    """Pick the best, or of a shortlist the second."""
+
+    name = "second"
+
+    def apply(self, logits, p, rows):
+        return logits.argmax(-1)
+
+    def shorten(self, short, p):
+        return min(1, len(short.logits) - 1)
+
+
+class Equal(Near):
+    """Do what it says to shortlists too."""
+
+    name = "equal"
+
+    def shorten(self, short, p):
+        return [logit for logit in short.logits if logit >= short.logits[0] - 4 * p.a]
+
+
+def test_a_shortlist_that_is_right_is_fine():
+    assert "C23" not in codes(examine(Equal))
+
+
 @pytest.mark.parametrize(
     "mutant, code",
     {
+        Nearer: "C23",
+        Further: "C23",
+        Scaled: "C23",
+        Boaster: "C23",
+        Silent: "C23",
+        Second: "C23",
         AtTheEnd: "C21",
         Ends: "C22",
         Forgetful: "C1",

@@ -15,18 +15,19 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 import numpy as np
 import torch
 
-from gptkit.decoding import noise
+from gptkit.decoding import noise, shortlist
 from gptkit.decoding.request import StageTrace
 from gptkit.errors import GptkitError, PluginError, RequestError, plugin_code
 from gptkit.plugin_api import Observed, Params
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from torch import Tensor
 
     from gptkit.decoding.request import Chain, Request, Stage
     from gptkit.plugin_api import Sampler, Vocab
+    from gptkit.ranking import Floats, Ints
 
 _DTYPES = {float: torch.float32, int: torch.int64, bool: torch.bool}
 _NO = float("-inf")
@@ -131,13 +132,13 @@ class PositionRows:
         self.state: list[Any] = []
         self.domain = noise.PICK
         self._stats: LogitStats | None = None
-        self._seeds = np.array([one.request.seed for one in positions], np.int64)
-        self._positions = np.array([len(one.tokens) for one in positions], np.int64)
+        self._seeds = [one.request.seed for one in positions]
+        self._positions = [len(one.tokens) for one in positions]
 
     @property
     def position(self) -> Tensor:
         """Absolute index of the token being chosen [R]."""
-        return torch.as_tensor(self._positions, device=self.device)
+        return torch.tensor(self._positions, device=self.device)
 
     @property
     def prompt_len(self) -> Tensor:
@@ -178,16 +179,17 @@ class PositionRows:
 
     def uniform(self, stream: int = 0) -> Tensor:
         """Return one keyed coin for each row, float32 [R, 1]."""
-        return self._noise(np.zeros(1, np.int64), stream)
+        return torch.as_tensor(self.uniforms(np.zeros(1, np.int64), stream), device=self.device)
 
     def noise(self, ids: Tensor | None = None, stream: int = 0) -> Tensor:
         """Return keyed uniforms for all tokens [R, V], or for `ids` [R, K]."""
-        return self._noise(np.arange(self.V) if ids is None else ids.cpu().numpy(), stream)
+        known = np.arange(self.V) if ids is None else ids.cpu().numpy()
+        return torch.as_tensor(self.uniforms(known, stream), device=self.device)
 
-    def _noise(self, ids: Any, stream: int) -> Tensor:
+    def uniforms(self, ids: Ints, stream: int = 0) -> Floats:
+        """Return keyed uniforms for `ids` [K] or [R, K]."""
         domain = (self.domain + stream) & 0xFFFFFFFF
-        u = noise.uniform(self._seeds, domain, self._positions, ids)
-        return torch.as_tensor(u, device=self.device)
+        return noise.uniform(self._seeds, domain, self._positions, ids)
 
     @staticmethod
     def _history(one: Position, scope: str, window: int) -> Any:
@@ -206,18 +208,20 @@ class ChainRunner:
         self._columns: dict[int, tuple[list[Stage], dict[str, Tensor]]] = {}
 
     @one_thread()
-    def run(self, logits: Tensor, positions: Sequence[Position], vocab: Vocab) -> list[Picked]:
-        """Pick a token for each row of finite logits [R, V]; a row that fails carries its error.
+    def pick(self, logits: Tensor, positions: Sequence[Position], vocab: Vocab) -> list[Picked]:
+        """Do as `run`, by the best tokens of a row alone where that is enough.
 
-        When a stage raises, each row is run alone, so that only the rows at fault fail.
+        What is picked has no final logits then: no request has asked for them.
         """
-        try:
-            return self._run(logits, positions, vocab)
-        except GptkitError as error:
-            if len(positions) == 1:
-                return [Picked(error=error)]
-        alone = (self.run(logits[i : i + 1], [one], vocab) for i, one in enumerate(positions))
-        return [picked for one in alone for picked in one]
+        asked = any(one.request.asks_for_final for one in positions)
+        if self.remembers or asked or logits.device.type != "cpu":
+            return self.run(logits, positions, vocab)
+        return self._alone_where_it_fails(self._pick_by_best, logits, positions, vocab)
+
+    @one_thread()
+    def run(self, logits: Tensor, positions: Sequence[Position], vocab: Vocab) -> list[Picked]:
+        """Pick a token for each row of finite logits [R, V]; a row that fails carries its error."""
+        return self._alone_where_it_fails(self._run, logits, positions, vocab)
 
     @one_thread()
     def process(self, logits: Tensor, positions: Sequence[Position], vocab: Vocab) -> Tensor:
@@ -254,6 +258,47 @@ class ChainRunner:
             for sampler, state in zip(self.samplers, states, strict=True)
         )
 
+    @staticmethod
+    def _alone_where_it_fails(
+        run: Callable[..., list[Picked]],
+        logits: Tensor,
+        positions: Sequence[Position],
+        vocab: Vocab,
+    ) -> list[Picked]:
+        try:
+            return run(logits, positions, vocab)
+        except GptkitError as error:
+            if len(positions) == 1:
+                return [Picked(error=error)]
+        picked = []
+        for i, one in enumerate(positions):
+            try:
+                picked += run(logits[i : i + 1], [one], vocab)
+            except GptkitError as error:
+                picked.append(Picked(error=error))
+        return picked
+
+    def _pick_by_best(
+        self, logits: Tensor, positions: Sequence[Position], vocab: Vocab
+    ) -> list[Picked]:
+        """Pick from the best tokens, or from all where that does not do."""
+        chains = {id(one.request.chain): one.request.chain for one in positions}
+        plan = shortlist.plan(self.samplers, chains.values())
+        if plan is None:
+            return self._run(logits, positions, vocab)
+        first, n = plan
+        rows = PositionRows(positions, vocab, logits)
+        left = self._stages(rows, logits, first)[-1]
+        tokens = shortlist.pick(self.samplers, first, left, n, rows)
+        picked = [Picked(-1 if token is None else token) for token in tokens]
+        for one, position in zip(picked, positions, strict=True):
+            one.states = list(position.states)
+        if unsure := [row for row, token in enumerate(tokens) if token is None]:
+            whole = self._run(logits[unsure], [positions[row] for row in unsure], vocab)
+            for row, one in zip(unsure, whole, strict=True):
+                picked[row] = one
+        return picked
+
     def _run(self, logits: Tensor, positions: Sequence[Position], vocab: Vocab) -> list[Picked]:
         rows = PositionRows(positions, vocab, logits)
         entered = self._stages(rows, logits)
@@ -267,12 +312,10 @@ class ChainRunner:
                 one.trace = self._trace(position, one.token, [x[row] for x in entered])
         return picked
 
-    def _stages(self, rows: PositionRows, logits: Tensor) -> list[Tensor]:
-        """Return the logits that enter each stage, those that enter the picker last."""
+    def _stages(self, rows: PositionRows, logits: Tensor, end: int = -1) -> list[Tensor]:
+        """Return the logits that enter each stage, up to stage `end`; -1 is the picker."""
         entered = [logits]
-        for i, sampler in enumerate(self.samplers):
-            if sampler.phase == "pick":
-                break
+        for i in range(len(self.samplers))[:end]:
             rows.domain = zlib.crc32(self.labels[i].encode())
             rows.state = [one.states[i] for one in rows.positions]
             entered.append(self._apply(i, entered[-1], logits, rows))

@@ -137,7 +137,9 @@ class Engine:
         if request.strategy is not None:
             self._check_strategy(request.strategy)
         self._next_id += 1
-        self.waiting.append(Sequence.start(self._next_id, request, self.vocab, self.block_size))
+        runner = self._runners.of(request.chain)
+        seq = Sequence.start(self._next_id, request, runner, self.vocab, self.block_size)
+        self.waiting.append(seq)
         return self._next_id
 
     def cancel(self, id: int) -> Event:
@@ -169,7 +171,7 @@ class Engine:
                 logits = self._compute_hidden(plan)
             else:
                 logits = self.forward.step(plan.ids, plan.spans, self.cache, plan.wanted)
-            events += self._settle(plan, torch.as_tensor(logits).detach().float())
+            events += self._settle(plan, _plain(logits))
         return events
 
     # Who runs ---------------------------------------------------------------------------------
@@ -231,11 +233,11 @@ class Engine:
 
     def _replay(self, seq: Sequence) -> None:
         """Compute the states of a sequence again, from what was observed of its tokens."""
-        runner, tokens, observed = self._runners.of(seq.request.chain), seq.tokens, seq.observed
+        tokens, observed = seq.tokens, seq.observed
         seq.states = first_states(seq.request, self.vocab)
         seq.tokens = tokens[: seq.prompt_len]
         for token, seen in zip(tokens[seq.prompt_len :], observed, strict=True):
-            seq.states = runner.after(seq, seen)
+            seq.states = seq.runner.after(seq, seen)
             seq.tokens.append(token)
 
     def _find(self, id: int) -> Sequence:
@@ -343,7 +345,7 @@ class Engine:
             if not work.rows:
                 continue
             if isinstance(one, Sequence):
-                chains.setdefault(self._runners.of(one.request.chain), []).append(work)
+                chains.setdefault(one.runner, []).append(work)
             elif isinstance(one, Twig):
                 one.logits = logits[work.rows[0]] if finite[work.rows[0]] else None
                 if one.logits is None:
@@ -371,7 +373,7 @@ class Engine:
                     events.append((work.seq.id, self._non_finite(work.seq)))
             if runner.remembers:
                 rows = logits[[work.rows[depth] for work in good]]
-                picks = runner.run(rows, [work.seq for work in good], self.vocab) if good else []
+                picks = runner.pick(rows, [work.seq for work in good], self.vocab) if good else []
             else:
                 picks = [ahead[work.rows[depth]] for work in good]
             works = []
@@ -403,7 +405,7 @@ class Engine:
         if not rows:
             return {}
         chosen = logits if rows == list(range(len(logits))) else logits[rows]
-        return dict(zip(rows, runner.run(chosen, positions, self.vocab), strict=True))
+        return dict(zip(rows, runner.pick(chosen, positions, self.vocab), strict=True))
 
     def _commit(self, seq: Sequence, picked: Picked, logits: Tensor | None) -> Event:
         """Append a token and return its event; the last one ends the sequence."""
@@ -425,7 +427,7 @@ class Engine:
             if logits is not None and seq.stopper.observes_entropy:
                 entropy = float(LogitStats(logits[None]).entropy)
             stop = seq.stopper.push(token, data, seq.n_out, entropy)
-            done = self._runners.of(seq.request.chain).is_done(seq.states)
+            done = seq.runner.is_done(seq.states)
         except GptkitError as error:
             return _failure(seq, error)
         if done and stop.reason not in ("eos", "stop_token"):
@@ -487,7 +489,7 @@ class Engine:
 
     def _form_group(self, seq: Sequence) -> list[tuple[int, Event]] | None:
         """Give a strategy the slots that it may need, and begin; None where there are too few."""
-        group = Group(seq, self._runners.of(seq.request.chain), self.vocab, self._decide)
+        group = Group(seq, seq.runner, self.vocab, self._decide)
         if self.slots.n_free < group.width:
             return None
         if not group.needs_hidden and not self._find_trunk(group.root, group.root.prompt_len):
@@ -574,6 +576,13 @@ class Engine:
 def n_trunk_slots(n_slots: int) -> int:
     """Return how many prefixes can be shared at a time, where `n_slots` sequences are computed."""
     return max(1, n_slots // 4) if n_slots > 1 else 0
+
+
+def _plain(logits: Any) -> Tensor:
+    """Return a model's logits in float32, without a gradient's history."""
+    if isinstance(logits, torch.Tensor) and logits.dtype == torch.float32:
+        return logits.detach() if logits.requires_grad else logits
+    return torch.as_tensor(logits).detach().float()
 
 
 def _failure(seq: Sequence, error: GptkitError) -> Event:

@@ -155,7 +155,7 @@ def _draw(request: Request, position: int, final: Tensor, token: int) -> Draw:
     picker = request.chain[-1]
     scores = final.double().cpu()
     if picker.sampler.name == "sample":
-        u = noise.uniform(request.seed, noise.PICK, position, np.arange(len(scores)))[0]
+        u = noise.uniform([request.seed], noise.PICK, [position], np.arange(len(scores)))[0]
         scores = scores - torch.as_tensor(-np.log1p(-u.astype(np.float64))).log()
     if picker.sampler.name not in ("greedy", "sample") or int(scores.argmax()) != token:
         return Draw(picker)  # it has rules of its own

@@ -8,30 +8,40 @@ from __future__ import annotations
 
 import hashlib
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from numpy.typing import ArrayLike, NDArray
 
 PICK = 0
 """The domain of the picker; a stage's own coins are keyed by its label."""
 
-_MASK = 2**64 - 1
+_MASK, _MASK32 = 2**64 - 1, 2**32 - 1
+_C1, _C2, _N = 0xCC9E2D51, 0x1B873593, 0xE6546B64
 _u32 = np.uint32
 
 
-def hash32(seed: ArrayLike, domain: int, position: ArrayLike, ids: ArrayLike) -> NDArray[np.uint32]:
+def hash32(
+    seeds: Iterable[int], domain: int, positions: Iterable[int], ids: ArrayLike
+) -> NDArray[np.uint32]:
     """Return noise bits [R, K] for seeds [R], positions [R] and token ids [K] or [R, K].
 
     It is murmur3_x86_32 (Appleby, public domain) of the little-endian bytes of (seed as int64,
     position as uint32, token as uint32), with the domain as its seed.
     """
-    seeds = np.atleast_1d(np.asarray(seed, np.int64)).tolist()
-    h: NDArray[Any] = np.array([_begun(one, domain) for one in seeds], _u32)
-    h = _mix(h, np.atleast_1d(np.asarray(position, np.uint64)).astype(_u32))
-    h = _mix(h[:, None], np.asarray(ids).astype(_u32))
+    # Plain numbers up to the tokens: for a row or some NumPy's calls would take longer.
+    pairs = zip(seeds, positions, strict=True)
+    begun = [_mix(_begun(seed, domain), position) for seed, position in pairs]
+    h = np.array(begun, _u32)[:, None]
+    k = np.asarray(ids).astype(_u32) * _u32(_C1)
+    k = (k << _u32(15)) | (k >> _u32(17))
+    h = h ^ (k * _u32(_C2))
+    h = (h << _u32(13)) | (h >> _u32(19))
+    h = h * _u32(5) + _u32(_N)
     h ^= _u32(16)  # the length in bytes
     h ^= h >> _u32(16)
     h *= _u32(0x85EBCA6B)
@@ -44,28 +54,24 @@ def hash32(seed: ArrayLike, domain: int, position: ArrayLike, ids: ArrayLike) ->
 @lru_cache(1024)  # the requests of a step, not those of a long job: they'd fill it
 def _begun(seed: int, domain: int) -> int:
     """Return the state behind a seed's two words: it is the same for each token of a request."""
-    words = np.array([seed], np.int64).view(np.uint64)
-    high, low = words >> np.uint64(32), words & np.uint64(0xFFFFFFFF)
-    h = _mix(np.array([domain], _u32), low.astype(_u32))
-    return int(_mix(h, high.astype(_u32))[0])
+    return _mix(_mix(domain, seed & _MASK32), seed >> 32)
 
 
-def _mix(h: NDArray[Any], k: NDArray[Any]) -> NDArray[Any]:
-    k = k * _u32(0xCC9E2D51)
-    k = (k << _u32(15)) | (k >> _u32(17))
-    h = h ^ (k * _u32(0x1B873593))
-    h = (h << _u32(13)) | (h >> _u32(19))
-    return h * _u32(5) + _u32(0xE6546B64)
+def _mix(h: int, k: int) -> int:
+    """Return the state after another word, as `hash32` takes the last one in, of all tokens."""
+    k = k * _C1 & _MASK32
+    h ^= (k << 15 | k >> 17) * _C2 & _MASK32
+    return ((h << 13 | h >> 19) * 5 + _N) & _MASK32
 
 
 def uniform(
-    seed: ArrayLike, domain: int, position: ArrayLike, ids: ArrayLike
+    seeds: Iterable[int], domain: int, positions: Iterable[int], ids: ArrayLike
 ) -> NDArray[np.float32]:
     """Return the noise as float32 numbers strictly between 0 and 1 [R, K].
 
     The largest is below 1, or a lone survivor could draw a Gumbel noise of -infinity.
     """
-    u = (hash32(seed, domain, position, ids).astype(np.float64) + 0.5) * 2.0**-32
+    u = (hash32(seeds, domain, positions, ids).astype(np.float64) + 0.5) * 2.0**-32
     return np.minimum(u, 1 - 2.0**-24).astype(np.float32)
 
 

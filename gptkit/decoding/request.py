@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 import secrets
+from array import array
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal, Self
@@ -17,7 +18,7 @@ from pydantic import Field, model_validator
 from gptkit.config import Settings
 from gptkit.decoding.presets import PresetName
 from gptkit.errors import ConfigError, GptkitError, UnknownName, did_you_mean, plugin_failure
-from gptkit.plugin_api import OFF, PHASES, Param, Sampler, StoppingCriterion, param
+from gptkit.plugin_api import OFF, PHASES, Param, Params, Sampler, StoppingCriterion, param
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -68,11 +69,16 @@ class Stage:
     values: Mapping[str, Any]
     is_off: bool = field(init=False, repr=False, compare=False)
     """Whether all parameters that have an off value stand at theirs."""
+    rounded: Params = field(init=False, repr=False, compare=False)
+    """The values as `apply` gets them, whose numbers are float32."""
 
     def __post_init__(self) -> None:
         offs = {key: p.off for key, p in self.sampler.params.items() if p.off is not None}
         is_off = bool(offs) and all(self.values[key] == off for key, off in offs.items())
         object.__setattr__(self, "is_off", is_off)  # it is asked for each row of each step
+        numbers = {key: one for key, one in self.values.items() if type(one) is float}
+        rounded = dict(zip(numbers, array("f", numbers.values()), strict=True))
+        object.__setattr__(self, "rounded", Params({**self.values, **rounded}))
 
     def with_files(self, folder: Path) -> Stage:
         """Return the stage with what files say in the place of their paths, from a folder."""
@@ -189,6 +195,11 @@ class Request:
     n_shared: int = 0
     draft: Draft | None = None
     strategy: Choice | None = None
+
+    @property
+    def asks_for_final(self) -> bool:
+        """Whether somebody wants to know what the chain's stages made of the logits."""
+        return self.trace or (self.logprobs is not None and self.logprobs_of == "final")
 
 
 @dataclass(frozen=True, slots=True)

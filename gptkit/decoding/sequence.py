@@ -11,6 +11,7 @@ from gptkit.errors import plugin_code
 from gptkit.text.stream import TextStream
 
 if TYPE_CHECKING:
+    from gptkit.decoding.chain import ChainRunner
     from gptkit.decoding.prefix import Trunk
     from gptkit.decoding.request import Request
     from gptkit.plugin_api import Observed, Vocab
@@ -25,6 +26,7 @@ class Sequence:
 
     id: int
     request: Request
+    runner: ChainRunner
     tokens: list[int]
     stopper: Stopper
     states: list[Any]
@@ -40,12 +42,15 @@ class Sequence:
     """What the stages with memory learned of each new token, by stage."""
 
     @classmethod
-    def start(cls, id: int, request: Request, vocab: Vocab, block_size: int) -> Sequence:
+    def start(
+        cls, id: int, request: Request, runner: ChainRunner, vocab: Vocab, block_size: int
+    ) -> Sequence:
         """Return a sequence that has not computed anything yet; its clock starts now."""
         limit = request.stops.max_time_s
         return cls(
             id,
             request,
+            runner,
             list(request.prompt_ids),
             Stopper(request, vocab, block_size),
             first_states(request, vocab),

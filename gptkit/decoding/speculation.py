@@ -71,7 +71,7 @@ class DraftModel(Drafter):
         for _ in range(min(k, self.forward.config.block_size - len(tokens))):
             logits = self._next(slot, tokens)
             guess = Guess(view.request, tokens, view.prompt_len, states)
-            (picked,) = self._runners.of(view.request.chain).run(logits, [guess], self.vocab)
+            (picked,) = self._runners.of(view.request.chain).pick(logits, [guess], self.vocab)
             if picked.error is not None:
                 break
             states = picked.states

@@ -125,7 +125,7 @@ class Group:
     def pick(self, logits: Tensor, branches: Sequence[Any]) -> list[int]:
         """Return what the whole chain picks for each row of logits [R, V]."""
         self._check_states(branches)
-        picks = self.runner.run(logits, branches, self.vocab)
+        picks = self.runner.pick(logits, branches, self.vocab)
         for branch, picked in zip(branches, picks, strict=True):
             if picked.error is not None:
                 raise picked.error

@@ -70,7 +70,7 @@ def shuffled(pool: Sequence[Any], seed: int) -> list[Any]:
     """Return the pool in an order that the seed alone decides: each item's noise sorts it."""
     from gptkit.decoding.noise import hash32
 
-    keys = hash32(seed, _DOMAIN, 0, range(len(pool)))[0].tolist() if pool else []
+    keys = hash32([seed], _DOMAIN, [0], range(len(pool)))[0].tolist() if pool else []
     return [pool[i] for i in sorted(range(len(pool)), key=keys.__getitem__)]
 
 

@@ -107,7 +107,7 @@ def chosen(n_rows: int, n: int, seed: int) -> list[int]:
     n = min(n, n_rows)
     if not n:
         return []
-    noise = hash32(seed, _DOMAIN, 0, range(n))[0].tolist()
+    noise = hash32([seed], _DOMAIN, [0], range(n))[0].tolist()
     bounds = [i * n_rows // n for i in range(n + 1)]
     return [
         low + (bits * (high - low) >> 32)

@@ -12,7 +12,7 @@ import torch
 
 from gptkit.errors import ConfigError, RequestError
 from gptkit.plugin_api import Sampler
-from gptkit.testing import cuda, imports, pickers, schedules, values
+from gptkit.testing import cuda, imports, pickers, schedules, shortlists, values
 from gptkit.testing.model import REAL
 from gptkit.testing.report import Examination
 from gptkit.testing.rows import NO, Bench, Watch, other_randomness, pickled
@@ -69,6 +69,10 @@ def _examine_further(exam: Examination, bench: Bench, cases: list[Case]) -> None
         exam.check("C18", "draws have the probabilities of softmax", pickers.chi_square, bench)
     elif any(p.off is not None for p in bench.cls.params.values()):
         exam.check("C22", "off changes no token", schedules.off_is_off, bench)
+    if bench.cls.shorten is not Sampler.shorten or bench.cls.most_left is not Sampler.most_left:
+        exam.check(
+            "C23", "a row's best tokens alone come to the same", shortlists.check, bench.cls, cases
+        )
     exam.check("C11", "the same tokens in any schedule", schedules.sampler, bench)
 
 

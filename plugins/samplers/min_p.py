@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
+from array import array
 from typing import TYPE_CHECKING
 
-from gptkit.plugin_api import Params, Rows, Sampler, param
+from gptkit.plugin_api import Params, Rows, Sampler, Shortlist, param
 
 from .ranking import keep_above
 
@@ -23,3 +25,10 @@ class MinP(Sampler):
         """Return logits [R, V]; what is more than -ln m below the best is at -inf."""
         below = logits - logits.amax(-1, keepdim=True)
         return keep_above(logits, below, p.m.double().log().float())
+
+    def shorten(self, short: Shortlist, p: Params) -> list[float]:
+        """Return what is not below."""
+        first = short.logits[0]
+        *figures, least = array("f", [*(x - first for x in short.logits), math.log(p.m)])
+        n = sum(figure >= least for figure in figures)
+        return short.logits[:n]

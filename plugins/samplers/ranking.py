@@ -2,12 +2,16 @@
 
 The order is by score, descending, then by token id, ascending. The best few are found where the
 logits are; the rest is done with those few in NumPy, whose calls cost less than torch's. Shapes:
-R rows, V vocabulary, r rows that are still open, W tokens looked at, G groups of tokens.
+R rows, V vocabulary, r rows that are still open, W tokens looked at.
 """
 
 from __future__ import annotations
 
+import math
+from array import array
 from typing import TYPE_CHECKING, Any, cast
+
+from gptkit.plugin_api import best
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -22,8 +26,6 @@ if TYPE_CHECKING:
     """Called with rows [r], and the ids and scores [r, W] of their first tokens."""
 
 FIRST_LOOK = 64
-GROUPS = 8
-"""As many for each token that is looked for."""
 UNIT = 2.0**40  # integers of this unit add up to the same sum in any order
 NO = float("-inf")
 
@@ -139,54 +141,6 @@ def best_ids(logits: Tensor) -> Tensor:
     return torch.from_numpy(logits.numpy().argmax(-1))  # ten times as fast as torch's
 
 
-def best(score: Tensor, n: int) -> tuple[Ints, Floats]:
-    """Return ids and scores [R, n] of the best tokens of score [R, V], in order; none is NaN.
-
-    What equals the last may have been left out.
-    """
-    import numpy as np
-
-    if score.device.type != "cpu":
-        found = score.topk(n, dim=-1)
-        ids, scores = found.indices.cpu().numpy(), found.values.cpu().numpy()
-        order = np.lexsort((ids, -scores), axis=-1)
-        return np.take_along_axis(ids, order, -1), np.take_along_axis(scores, order, -1)
-    known = score.numpy()
-    rows = [_best(row, least, n) for row, least in zip(known, _floors(known, n), strict=True)]
-    return np.array([ids for ids, _ in rows]), np.array([scores for _, scores in rows])
-
-
-def _floors(score: Floats, n: int) -> Floats:
-    """Return numbers [R] that at least n tokens of score [R, V] reach, and not many more.
-
-    Each of the n groups of tokens whose best ones are best has one that does. So most tokens are
-    never compared with each other, and this takes a fifth of the time of `topk`.
-    """
-    import numpy as np
-
-    n_tokens = score.shape[-1]
-    n_members = max(1, n_tokens // (GROUPS * n))
-    n_groups = n_tokens // n_members
-    whole = n_groups * n_members  # group g has the tokens g, g + G, g + 2G, ...
-    bests = score[:, :whole].reshape(len(score), n_members, n_groups).max(1)  # [R, G]
-    floors: Floats = np.partition(bests, n_groups - n, axis=-1)[:, n_groups - n]
-    return floors
-
-
-def _best(score: Floats, least: np.float32, n: int) -> tuple[Ints, Floats]:
-    """Return ids and scores of the n best of those tokens of score [V] that reach `least`."""
-    import numpy as np
-
-    if least > NO:
-        ids = np.flatnonzero(score >= least)
-    else:
-        ids = np.flatnonzero(score > NO)
-        ids = np.concatenate((ids, np.flatnonzero(score == NO)[: max(0, n - len(ids))]))
-    scores = score[ids]
-    order = np.argsort(-scores, kind="stable")[:n]
-    return ids[order], scores[order]
-
-
 def reach(probs: Tensor, goal: Tensor) -> Count:
     """Return what counts the first tokens whose mass is `goal` [R, 1], of probs [R, V].
 
@@ -223,6 +177,21 @@ def reach_by_logit(logits: Tensor, goal: Tensor) -> Count:
         return _count_mass(mass, wanted)
 
     return count
+
+
+def n_that_reach(logits: list[float], goal: float) -> int:
+    """Return what `reach_by_logit` counts in a row of few tokens, by their logits in order.
+
+    Plain numbers: NumPy's calls would take longer than all they do.
+    """
+    below = array("f", [logit - logits[0] for logit in logits])
+    mass = [round(math.exp(one) * UNIT) for one in below]
+    wanted, before = round(goal * sum(mass)), 0
+    for n, one in enumerate(mass):
+        if before >= wanted:
+            return max(n, 1)
+        before += one
+    return len(mass)
 
 
 def _in_units(share: NDArray[Any]) -> Ints:

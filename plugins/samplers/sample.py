@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
-from gptkit.plugin_api import Params, Rows, Sampler
+from gptkit.plugin_api import Params, Rows, Sampler, Shortlist, best
 
-from .ranking import FIRST_LOOK, NO, best, survivors
+from .ranking import FIRST_LOOK, NO, survivors
 
 if TYPE_CHECKING:
     import numpy as np
@@ -38,6 +39,14 @@ class Sample(Sampler):
             is_best = perturbed == perturbed.max(-1, keepdims=True)
             picks = np.where(is_best, ids, rows.V).min(-1)  # the lowest id, as in the full row
         return torch.from_numpy(picks).to(logits.device)
+
+    def shorten(self, short: Shortlist, p: Params) -> int | None:
+        """Return which is drawn, unless there are more."""
+        if not short.is_all:
+            return None
+        pairs = zip(short.logits, short.noise, strict=True)
+        perturbed = [logit - math.log(-math.log1p(-u)) for logit, u in pairs]
+        return perturbed.index(max(perturbed))
 
 
 def _few(logits: Tensor) -> tuple[Ints, Floats] | None:

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
+from array import array
 from typing import TYPE_CHECKING
 
-from gptkit.plugin_api import Params, Rows, Sampler, param
+from gptkit.plugin_api import Params, Rows, Sampler, Shortlist, param
 
 from .ranking import best_ids
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-COLDEST = (
-    1e-4  # below it a quotient of float32 logits could overflow, and nothing else would change
-)
+# Below it a quotient of float32 logits could overflow, and nothing else would change.
+COLDEST = array("f", [1e-4])[0]
 
 
 class Temperature(Sampler):
@@ -27,6 +27,13 @@ class Temperature(Sampler):
     def apply(self, logits: Tensor, p: Params, rows: Rows) -> Tensor:
         """Return logits / t [R, V]."""
         return cool(logits, p.t)
+
+    def shorten(self, short: Shortlist, p: Params) -> list[float]:
+        """Return the quotients, or the first at 0."""
+        if p.t == 0:
+            return short.logits[:1]
+        t = max(p.t, COLDEST)
+        return array("f", [logit / t for logit in short.logits]).tolist()
 
 
 def cool(logits: Tensor, t: Tensor) -> Tensor:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from gptkit.plugin_api import Params, Rows, Sampler, param
+from gptkit.plugin_api import Params, Rows, Sampler, Shortlist, param
 
-from .ranking import keep_first, reach_by_logit
+from .ranking import FIRST_LOOK, keep_first, n_that_reach, reach_by_logit
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -22,3 +22,9 @@ class TopP(Sampler):
     def apply(self, logits: Tensor, p: Params, rows: Rows) -> Tensor:
         """Return logits [R, V]; a token stays while the mass strictly before it is below p."""
         return keep_first(logits, reach_by_logit(logits, p.p))
+
+    def shorten(self, short: Shortlist, p: Params) -> list[float] | None:
+        """Return the first of few tokens; None where the mass of more counts."""
+        if not short.is_all or len(short.logits) >= FIRST_LOOK:
+            return None
+        return short.logits[: n_that_reach(short.logits, p.p)]

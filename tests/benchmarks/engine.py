@@ -172,11 +172,12 @@ def _chain(model: GPT, out: Table) -> None:
     logits = torch.randn(16, 50257, generator=torch.Generator().manual_seed(0)) * 3
     runner = ChainRunner(chain)
     rows = [
-        Sequence.start(i, Request((1,), chain, Stops(), i), engine.vocab, 1024) for i in range(16)
+        Sequence.start(i, Request((1,), chain, Stops(), i), runner, engine.vocab, 1024)
+        for i in range(16)
     ]
     for _ in range(ROUNDS):
         steps.append(_milliseconds(engine.step))
-        chains.append(_milliseconds(lambda: runner.run(logits, rows, engine.vocab)))
+        chains.append(_milliseconds(lambda: runner.pick(logits, rows, engine.vocab)))
     share = median(b / a for a, b in zip(steps, chains, strict=True))
     out.add_row(
         "16 rows, temperature + top_k + top_p: ms",

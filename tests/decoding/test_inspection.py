@@ -71,7 +71,7 @@ def test_looking_changes_no_token(engine):
 
 def test_the_margin_is_that_of_the_noise(engine):
     for one in inspect(engine, request("temperature=0.5", n=20, seed=3)):
-        u = noise.uniform(3, noise.PICK, one.position, range(97, 101))[0].astype(float)
+        u = noise.uniform([3], noise.PICK, [one.position], range(97, 101))[0].astype(float)
         scores = {97 + i: float(2 * LOGITS[i]) - math.log(-math.log1p(-u[i])) for i in range(4)}
         first, second = sorted(scores, key=scores.get)[:-3:-1]
         assert (one.token_id, one.draw.runner_up) == (first, second)

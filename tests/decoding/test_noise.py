@@ -61,7 +61,7 @@ def test_rows_and_ids_broadcast():
 
 
 def test_uniform_lies_strictly_between_0_and_1():
-    u = noise.uniform(np.arange(50), 0, np.arange(50), np.arange(2000))
+    u = noise.uniform(range(50), 0, range(50), np.arange(2000))
     assert u.dtype == np.float32
     assert 0 < u.min() and u.max() < 1
     assert abs(u.mean() - 0.5) < 0.005

@@ -690,7 +690,7 @@ def test_mirostat_holds_the_surprise():
     mu, total = 8.0, 0.0
     for i in range(3000):
         out = run(Mirostat, row, [mu], tau=4.0)
-        token = int(Sample().apply(out, Params({}), Noisy(np.array([1]), np.array([i]), 2000)))
+        token = int(Sample().apply(out, Params({}), Noisy([1], [i], 2000)))
         logprob = float(out.log_softmax(-1)[0, token])
         mu = Mirostat().advance(mu, p, observed(logprob, token))
         total += -logprob / math.log(2)
@@ -713,7 +713,7 @@ class Noisy:
 
 def draw(weights, n, seed=7):
     logits = torch.as_tensor(np.log(weights), dtype=torch.float32).expand(n, -1)
-    return Sample().apply(logits, Params({}), Noisy(np.full(n, seed), np.arange(n), len(weights)))
+    return Sample().apply(logits, Params({}), Noisy([seed] * n, range(n), len(weights)))
 
 
 @pytest.mark.parametrize("trial", range(20))
@@ -740,7 +740,7 @@ def test_a_draw_among_few_equals_the_draw_over_all(n):
     rows = np.full((50, 400), NO, np.float32)
     for row in rows:
         row[rng.choice(400, n, replace=False)] = rng.standard_normal(n)
-    view = Noisy(np.arange(50), np.arange(50), 400)
+    view = Noisy(range(50), range(50), 400)
     few = Sample().apply(torch.as_tensor(rows), Params({}), view)
     gumbel = -np.log(-np.log1p(-view.noise().double().numpy()))
     assert few.tolist() == (rows + gumbel).argmax(-1).tolist()
@@ -749,7 +749,7 @@ def test_a_draw_among_few_equals_the_draw_over_all(n):
 def test_a_lone_survivor_is_always_drawn():
     rows = torch.full((1000, 9), NO)
     rows[:, 4] = -50.0
-    view = Noisy(np.arange(1000), np.arange(1000), 9)
+    view = Noisy(range(1000), range(1000), 9)
     assert Sample().apply(rows, Params({}), view).tolist() == [4] * 1000
 
 
