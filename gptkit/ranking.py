@@ -6,7 +6,7 @@ torch's, which counts where there are few rows. Shapes: R rows, V vocabulary, G 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     import numpy as np
@@ -21,7 +21,14 @@ GROUPS = 8
 NO = float("-inf")
 
 
-def best(score: Tensor, n: int) -> tuple[Ints, Floats]:
+class Found(NamedTuple):
+    """The n best tokens of rows, in order: ids and scores [R, n]."""
+
+    ids: Ints
+    scores: Floats
+
+
+def best(score: Tensor, n: int) -> Found:
     """Return ids and scores [R, n] of the best tokens of score [R, V], in order; none is NaN.
 
     Of what equals the last, a GPU may have left out lower ids.
@@ -32,13 +39,13 @@ def best(score: Tensor, n: int) -> tuple[Ints, Floats]:
         found = score.topk(n, dim=-1)
         ids, scores = found.indices.cpu().numpy(), found.values.cpu().numpy()
         order = np.lexsort((ids, -scores), axis=-1)
-        return np.take_along_axis(ids, order, -1), np.take_along_axis(scores, order, -1)
+        return Found(np.take_along_axis(ids, order, -1), np.take_along_axis(scores, order, -1))
     known = score.numpy()
     if n == 1:
         ids = known.argmax(-1)[:, None]
-        return ids, np.take_along_axis(known, ids, -1)
+        return Found(ids, np.take_along_axis(known, ids, -1))
     rows = [_best(row, least, n) for row, least in zip(known, _floors(known, n), strict=True)]
-    return np.array([ids for ids, _ in rows]), np.array([scores for _, scores in rows])
+    return Found(np.array([ids for ids, _ in rows]), np.array([scores for _, scores in rows]))
 
 
 def _floors(score: Floats, n: int) -> Floats:

@@ -43,6 +43,7 @@ class FlatModel:
     """Every token is as likely as any other; it remembers what it was asked to compute."""
 
     shares_prefixes = False
+    ranks = False
 
     def __init__(self, config):
         self.config = config

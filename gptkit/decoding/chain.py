@@ -10,7 +10,7 @@ import zlib
 from contextlib import contextmanager
 from functools import cached_property
 from operator import is_
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -19,6 +19,7 @@ from gptkit.decoding import noise, shortlist
 from gptkit.decoding.request import StageTrace
 from gptkit.errors import GptkitError, PluginError, RequestError, plugin_code
 from gptkit.plugin_api import Observed, Params
+from gptkit.ranking import Found, best
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -56,6 +57,25 @@ def bests(logits: Tensor) -> list[float]:
         return found  # NumPy's calls take less time than torch's
     found = logits.amax(-1).tolist()
     return found
+
+
+class Scored(NamedTuple):
+    """Logits [R, V], and the best tokens of each row where somebody has found them already."""
+
+    logits: Tensor
+    found: Found | None = None
+
+    def of(self, rows: list[int]) -> Scored:
+        """Return some of the rows."""
+        if rows == list(range(len(self.logits))):
+            return self
+        found = self.found and Found(self.found.ids[rows], self.found.scores[rows])
+        return Scored(self.logits[rows], found)
+
+    def are_finite(self) -> list[bool]:
+        """Return whether the best logit of each row is a finite number."""
+        best = bests(self.logits) if self.found is None else self.found.scores[:, 0].tolist()
+        return [math.isfinite(one) for one in best]
 
 
 class LogitStats:
@@ -207,21 +227,36 @@ class ChainRunner:
         self._dtypes = [_dtypes(sampler) for sampler in self.samplers]
         self._columns: dict[int, tuple[list[Stage], dict[str, Tensor]]] = {}
 
+    def n_best(self, request: Request) -> int:
+        """Return how many of the best tokens `pick` looks at for a request, 0 where at all."""
+        if self.remembers or request.asks_for_final:
+            return 0
+        first, n = shortlist.plan(self.samplers, [request.chain]) or (0, 0)
+        return n if first == 0 else 0
+
     @one_thread()
-    def pick(self, logits: Tensor, positions: Sequence[Position], vocab: Vocab) -> list[Picked]:
+    def pick(
+        self,
+        logits: Tensor,
+        positions: Sequence[Position],
+        vocab: Vocab,
+        found: Found | None = None,
+    ) -> list[Picked]:
         """Do as `run`, by the best tokens of a row alone where that is enough.
 
-        What is picked has no final logits then: no request has asked for them.
+        What is picked has no final logits then: no request has asked for them. `found` are the best
+        tokens, where they are known.
         """
         asked = any(one.request.asks_for_final for one in positions)
         if self.remembers or asked or logits.device.type != "cpu":
             return self.run(logits, positions, vocab)
-        return self._alone_where_it_fails(self._pick_by_best, logits, positions, vocab)
+        scored = Scored(logits, found)
+        return self._alone_where_it_fails(self._pick_by_best, scored, positions, vocab)
 
     @one_thread()
     def run(self, logits: Tensor, positions: Sequence[Position], vocab: Vocab) -> list[Picked]:
         """Pick a token for each row of finite logits [R, V]; a row that fails carries its error."""
-        return self._alone_where_it_fails(self._run, logits, positions, vocab)
+        return self._alone_where_it_fails(self._run, Scored(logits), positions, vocab)
 
     @one_thread()
     def process(self, logits: Tensor, positions: Sequence[Position], vocab: Vocab) -> Tensor:
@@ -260,46 +295,53 @@ class ChainRunner:
 
     @staticmethod
     def _alone_where_it_fails(
-        run: Callable[..., list[Picked]],
-        logits: Tensor,
+        run: Callable[[Scored, Sequence[Position], Vocab], list[Picked]],
+        scored: Scored,
         positions: Sequence[Position],
         vocab: Vocab,
     ) -> list[Picked]:
+        """Run rows together, or one by one where that fails: only those at fault fail then."""
         try:
-            return run(logits, positions, vocab)
+            return run(scored, positions, vocab)
         except GptkitError as error:
             if len(positions) == 1:
                 return [Picked(error=error)]
         picked = []
         for i, one in enumerate(positions):
             try:
-                picked += run(logits[i : i + 1], [one], vocab)
+                picked += run(scored.of([i]), [one], vocab)
             except GptkitError as error:
                 picked.append(Picked(error=error))
         return picked
 
     def _pick_by_best(
-        self, logits: Tensor, positions: Sequence[Position], vocab: Vocab
+        self, scored: Scored, positions: Sequence[Position], vocab: Vocab
     ) -> list[Picked]:
         """Pick from the best tokens, or from all where that does not do."""
         chains = {id(one.request.chain): one.request.chain for one in positions}
         plan = shortlist.plan(self.samplers, chains.values())
         if plan is None:
-            return self._run(logits, positions, vocab)
+            return self._run(scored, positions, vocab)
         first, n = plan
-        rows = PositionRows(positions, vocab, logits)
-        left = self._stages(rows, logits, first)[-1]
-        tokens = shortlist.pick(self.samplers, first, left, n, rows)
+        rows = PositionRows(positions, vocab, scored.logits)
+        n = min(n, rows.V)
+        if first or scored.found is None or scored.found.ids.shape[1] < n:
+            left = self._stages(rows, scored.logits, first)[-1]
+            found = best(left, n)
+        else:
+            found = Found(scored.found.ids[:, :n], scored.found.scores[:, :n])
+        tokens = shortlist.pick(self.samplers, first, found, rows)
         picked = [Picked(-1 if token is None else token) for token in tokens]
         for one, position in zip(picked, positions, strict=True):
             one.states = list(position.states)
         if unsure := [row for row, token in enumerate(tokens) if token is None]:
-            whole = self._run(logits[unsure], [positions[row] for row in unsure], vocab)
+            whole = self._run(scored.of(unsure), [positions[row] for row in unsure], vocab)
             for row, one in zip(unsure, whole, strict=True):
                 picked[row] = one
         return picked
 
-    def _run(self, logits: Tensor, positions: Sequence[Position], vocab: Vocab) -> list[Picked]:
+    def _run(self, scored: Scored, positions: Sequence[Position], vocab: Vocab) -> list[Picked]:
+        logits = scored.logits
         rows = PositionRows(positions, vocab, logits)
         entered = self._stages(rows, logits)
         ids = self._pick(entered[-1], rows)

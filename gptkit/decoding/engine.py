@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import torch
 
-from gptkit.decoding.chain import LogitStats, Picked, Runners, bests, one_thread
+from gptkit.decoding.chain import LogitStats, Picked, Runners, Scored, one_thread
 from gptkit.decoding.plan import StepPlan, Work
 from gptkit.decoding.prefix import LEAST_SHARED, SlotTable
 from gptkit.decoding.request import Alternative, Event
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from gptkit.decoding.chain import ChainRunner, Position
     from gptkit.decoding.prefix import Place
     from gptkit.decoding.request import Choice, Request
-    from gptkit.model.forward import Forward, SharingCache, SharingForward
+    from gptkit.model.forward import Forward, RankingForward, SharingCache, SharingForward
     from gptkit.plugin_api import Drafter, Tokenizer
 
 PREFILL_ALONE, PREFILL_BESIDE = 512, 128
@@ -78,6 +78,7 @@ class Engine:
         self.prefill = PREFILL_ALONE
         """Prompt tokens of a step while nobody waits for a token: fewer make shorter steps."""
         self.shares = forward.shares_prefixes and n_slots > 1
+        self._ranks = forward.ranks and forward.config.vocab_size <= tokenizer.vocab_size
         n_trunks = n_trunk_slots(n_slots) if self.shares else 0
         self.cache = forward.new_cache(n_slots + n_trunks)
         self.slots = SlotTable(n_slots, n_trunks, whole_chunks=n_slots > 1, copies=self.shares)
@@ -168,10 +169,10 @@ class Engine:
         if plan.spans:
             plan.pad()
             if any(group.needs_hidden for group in self.groups):
-                logits = self._compute_hidden(plan)
+                scored = Scored(_plain(self._compute_hidden(plan)))
             else:
-                logits = self.forward.step(plan.ids, plan.spans, self.cache, plan.wanted)
-            events += self._settle(plan, _plain(logits))
+                scored = self._compute(plan)
+            events += self._settle(plan, scored)
         return events
 
     # Who runs ---------------------------------------------------------------------------------
@@ -319,6 +320,17 @@ class Engine:
         known = itertools.takewhile(lambda token: 0 <= token < self.vocab.size, guess[:room])
         return list(known)
 
+    def _compute(self, plan: StepPlan) -> Scored:
+        """Return the logits of a step, with the best ones where a chain looks at no others."""
+        step = (plan.ids, plan.spans, self.cache, plan.wanted)
+        if not self._ranks:
+            return Scored(_plain(self.forward.step(*step)))
+        ones = (work.one for work in plan.works if work.rows)
+        n = max((one.n_best for one in ones if isinstance(one, Sequence)), default=0)
+        forward = cast("RankingForward", self.forward)
+        logits, found = forward.step_ranked(*step, min(n, self.forward.config.vocab_size))
+        return Scored(_plain(logits), found if n else None)
+
     def _compute_hidden(self, plan: StepPlan) -> Any:
         """Return the logits of a step, and leave the states behind them with the branches."""
         forward = cast("SharingForward", self.forward)
@@ -329,12 +341,13 @@ class Engine:
         return forward.head(hidden, plan.wanted)
 
     @one_thread()
-    def _settle(self, plan: StepPlan, logits: Tensor) -> list[tuple[int, Event]]:
+    def _settle(self, plan: StepPlan, scored: Scored) -> list[tuple[int, Event]]:
         """Note what is cached by now, and pick where there are logits."""
-        if logits.shape[-1] > self.vocab.size:  # a padded vocabulary: nobody can read those ids
-            logits = logits.clone()
+        if scored.logits.shape[-1] > self.vocab.size:  # a padded vocabulary: nobody can read those
+            logits = scored.logits.clone()
             logits[:, self.vocab.size :] = float("-inf")
-        finite = [math.isfinite(best) for best in bests(logits)]
+            scored = Scored(logits)
+        finite = scored.are_finite()
         chains: dict[ChainRunner, list[Work]] = {}
         events: list[tuple[int, Event]] = []
         for work in plan.works:
@@ -347,23 +360,23 @@ class Engine:
             if isinstance(one, Sequence):
                 chains.setdefault(one.runner, []).append(work)
             elif isinstance(one, Twig):
-                one.logits = logits[work.rows[0]] if finite[work.rows[0]] else None
+                one.logits = scored.logits[work.rows[0]] if finite[work.rows[0]] else None
                 if one.logits is None:
                     events.append((one.group.answer.id, self._non_finite(one.group.answer)))
         for runner, works in chains.items():
-            events += self._verify(runner, works, logits, finite)
+            events += self._verify(runner, works, scored, finite)
         for group in list(self.groups):
             events += self._advance(group)
         return events
 
     def _verify(
-        self, runner: ChainRunner, works: list[Work], logits: Tensor, finite: list[bool]
+        self, runner: ChainRunner, works: list[Work], scored: Scored, finite: list[bool]
     ) -> list[tuple[int, Event]]:
         """Pick for each sequence, and go on along its draft for as long as that is right.
 
         Where no stage remembers, one run of the chain serves all positions of all drafts.
         """
-        ahead = {} if runner.remembers else self._look_ahead(runner, works, logits, finite)
+        ahead = {} if runner.remembers else self._look_ahead(runner, works, scored, finite)
         events: list[tuple[int, Event]] = []
         depth = 0
         while works:
@@ -372,8 +385,8 @@ class Engine:
                 if not finite[work.rows[depth]]:
                     events.append((work.seq.id, self._non_finite(work.seq)))
             if runner.remembers:
-                rows = logits[[work.rows[depth] for work in good]]
-                picks = runner.pick(rows, [work.seq for work in good], self.vocab) if good else []
+                rows = scored.logits[[work.rows[depth] for work in good]]
+                picks = runner.run(rows, [work.seq for work in good], self.vocab) if good else []
             else:
                 picks = [ahead[work.rows[depth]] for work in good]
             works = []
@@ -383,7 +396,7 @@ class Engine:
                 seq.n_drafted += depth < len(draft)
                 seq.n_accepted += right
                 seq.n_cached = len(seq.tokens)  # what lies beyond was drafted in vain
-                event = self._commit(seq, picked, logits[work.rows[depth]])
+                event = self._commit(seq, picked, scored.logits[work.rows[depth]])
                 events.append((seq.id, event))
                 if right and event.finish_reason is None:
                     works.append(work)
@@ -391,7 +404,7 @@ class Engine:
         return events
 
     def _look_ahead(
-        self, runner: ChainRunner, works: list[Work], logits: Tensor, finite: list[bool]
+        self, runner: ChainRunner, works: list[Work], scored: Scored, finite: list[bool]
     ) -> dict[int, Picked]:
         """Return what is picked at each row of the works, as if every draft were right so far."""
         rows: list[int] = []
@@ -404,8 +417,9 @@ class Engine:
                     positions.append(Ahead(work.seq, draft) if draft else work.seq)
         if not rows:
             return {}
-        chosen = logits if rows == list(range(len(logits))) else logits[rows]
-        return dict(zip(rows, runner.pick(chosen, positions, self.vocab), strict=True))
+        chosen = scored.of(rows)
+        picks = runner.pick(chosen.logits, positions, self.vocab, chosen.found)
+        return dict(zip(rows, picks, strict=True))
 
     def _commit(self, seq: Sequence, picked: Picked, logits: Tensor | None) -> Event:
         """Append a token and return its event; the last one ends the sequence."""

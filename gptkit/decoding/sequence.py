@@ -38,8 +38,13 @@ class Sequence:
     n_drafted: int = 0
     n_accepted: int = 0
     stream: TextStream = field(default_factory=TextStream)
+    n_best: int = field(init=False)
+    """How many of the best tokens its chain looks at; 0 where it looks at all."""
     observed: list[dict[int, Observed]] = field(default_factory=list)
     """What the stages with memory learned of each new token, by stage."""
+
+    def __post_init__(self) -> None:
+        self.n_best = self.runner.n_best(self.request)
 
     @classmethod
     def start(

@@ -13,16 +13,14 @@ from typing import TYPE_CHECKING
 
 from gptkit.decoding.noise import PICK
 from gptkit.errors import PluginError, plugin_code
-from gptkit.plugin_api import Sampler, best
+from gptkit.plugin_api import Sampler
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
 
-    from torch import Tensor
-
     from gptkit.decoding.chain import PositionRows
     from gptkit.decoding.request import Chain
-    from gptkit.ranking import Ints
+    from gptkit.ranking import Found, Ints
 
 LONGEST = 256
 """Tokens of a shortlist, at most: to find more takes as long as to run the stages over all."""
@@ -108,27 +106,26 @@ def _length(samplers: Sequence[Sampler], chain: Chain, first: int) -> int:
     return least
 
 
-def begin(logits: Tensor, n: int, rows: PositionRows) -> tuple[Ints, list[Short]]:
-    """Return the ids [R, n] of the n best tokens of logits [R, V], and the rows' shortlists."""
+def begin(found: Found, rows: PositionRows) -> list[Short]:
+    """Return the shortlists of rows, whose best tokens were found."""
     rows.domain = PICK
-    n = min(n, rows.V)
-    ids, scores = best(logits, n)
-    noise = _Noise(rows, ids)
+    n = found.ids.shape[1]
+    noise = _Noise(rows, found.ids)
     noise.shorts = [
         Short(row, some, is_all=n == rows.V or len(some) < n, noise=noise)
-        for row, some in enumerate(map(_allowed, scores.tolist()))
+        for row, some in enumerate(map(_allowed, found.scores.tolist()))
     ]
-    return ids, noise.shorts
+    return noise.shorts
 
 
 def pick(
-    samplers: Sequence[Sampler], first: int, logits: Tensor, n: int, rows: PositionRows
+    samplers: Sequence[Sampler], first: int, found: Found, rows: PositionRows
 ) -> list[int | None]:
-    """Return the token of each row of logits [R, V], by its n best, from the first stage on.
+    """Return the token of each row by its best tokens, which are those before the first stage.
 
     None where that depends on others.
     """
-    ids, shorts = begin(logits, n, rows)
+    shorts = begin(found, rows)
     chains = [one.request.chain for one in rows.positions]
     for i in range(first, len(samplers) - 1):
         with plugin_code(f"sampler '{chains[0][i].label}'"):
@@ -143,7 +140,7 @@ def pick(
             at = samplers[-1].shorten(short, chain[-1].rounded) if short.is_sure else None
             if at is not None and not (isinstance(at, int) and 0 <= at < len(short.logits)):
                 raise PluginError(f"picker '{label}' picked no token of its row")
-            tokens.append(None if at is None else int(ids[short.row, at]))
+            tokens.append(None if at is None else int(found.ids[short.row, at]))
     return tokens
 
 

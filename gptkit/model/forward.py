@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from gptkit.model.config import GPTConfig
+    from gptkit.ranking import Found
 
 
 ROWS = 4
@@ -64,6 +65,8 @@ class Forward(Protocol):
     config: GPTConfig
     shares_prefixes: bool
     """Whether it is a SharingForward, and serves spans with a trunk."""
+    ranks: bool
+    """Whether it is a RankingForward."""
 
     def new_cache(self, n_slots: int) -> Cache:
         """Return an empty cache of `n_slots` sequences, each of up to block_size positions."""
@@ -105,4 +108,17 @@ class SharingForward(Forward, Protocol):
 
     def head(self, hidden: Any, wanted: Sequence[int]) -> Any:
         """Return logits [len(wanted), V] of the rows `wanted` of states [N, C]."""
+        ...
+
+
+class RankingForward(Forward, Protocol):
+    """A model that finds the best tokens where it computes them, while they are in its caches."""
+
+    def step_ranked(
+        self, ids: Sequence[int], spans: Sequence[Span], cache: Any, wanted: Sequence[int], n: int
+    ) -> tuple[Any, Found]:
+        """Do as `step`; return the n best tokens of each row too, n of 0 to V.
+
+        The first logit found of a row is NaN where any is.
+        """
         ...

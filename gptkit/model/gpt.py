@@ -121,6 +121,7 @@ class GPT(nn.Module):
     """Token ids to logits; `forward` for training, `step` for decoding with a cache."""
 
     shares_prefixes = True
+    ranks = False
 
     def __init__(self, config: GPTConfig) -> None:
         super().__init__()

@@ -24,6 +24,7 @@ class ReferenceGPT:
     """GPT-2 over a mapping of names to float32 arrays; matrices are [in, out]."""
 
     shares_prefixes = False
+    ranks = False
 
     def __init__(self, config: GPTConfig, weights: Mapping[str, Array]) -> None:
         self.config, self.w = config, weights

@@ -130,6 +130,7 @@ class TableModel:
     """
 
     shares_prefixes = True
+    ranks = False
     N_ROWS = 512
 
     def __init__(self, vocab_size: int = SMALL, seed: int = 0) -> None:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from gptkit.decoding import shortlist
 from gptkit.decoding.chain import PositionRows
-from gptkit.plugin_api import Sampler
+from gptkit.plugin_api import Sampler, best
 from gptkit.testing.model import vocab
 from gptkit.testing.rows import NO
 
@@ -43,18 +43,20 @@ def _is_shortened(exam: Examination, case: Case, row: int, n: int) -> bool:
     """Whether a stage says what becomes of a row by its n best tokens; find what is wrong."""
     logits, place = case.logits[row : row + 1], case.places[row]
     rows = PositionRows([place], vocab(logits.shape[-1]), logits)
-    ids, (short,) = shortlist.begin(logits, n, rows)
+    found = best(logits, min(n, rows.V))
+    (short,) = shortlist.begin(found, rows)
+    ids = found.ids[0].tolist()
     given, stage = list(short.logits), place.request.chain[0]
     left = case.sampler.shorten(short, stage.rounded)
     if left is None:
         return False
     if isinstance(left, int):
-        if int(ids[0, left]) != int(case.out[row]):
+        if ids[left] != int(case.out[row]):
             exam.find("C23", f"shorten() picks another token than apply() by the {n} best")
         return True
     if len(set(left)) < len(set(given[: len(left)])):
         return True  # rounding has made equals: then the chain asks apply()
-    if not _agrees(case.out[row], ids[0].tolist(), left, is_all=_is_all(short, left)):
+    if not _agrees(case.out[row], ids, left, is_all=_is_all(short, left)):
         exam.find("C23", f"{stage}: shorten() leaves something else than apply() of the {n} best")
     return True
 

@@ -149,6 +149,7 @@ class _Counter:
     """Counts the prompt tokens that an engine computes; it stands between it and its model."""
 
     shares_prefixes = True
+    ranks = False
 
     def __init__(self, engine: Engine) -> None:
         self.n, self.forward, self.config = 0, engine.forward, engine.forward.config

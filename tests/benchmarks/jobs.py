@@ -135,13 +135,18 @@ class _Timed:
 
     def __init__(self, forward) -> None:
         self.forward, self.config, self.seconds = forward, forward.config, 0.0
-        self.new_cache = forward.new_cache
+        self.new_cache, self.ranks = forward.new_cache, forward.ranks
+        self.step = self._timed(forward.step)
+        self.step_ranked = self._timed(forward.step_ranked) if forward.ranks else None
 
-    def step(self, *args):
-        start = time.perf_counter()
-        out = self.forward.step(*args)
-        self.seconds += time.perf_counter() - start
-        return out
+    def _timed(self, compute):
+        def step(*args):
+            start = time.perf_counter()
+            out = compute(*args)
+            self.seconds += time.perf_counter() - start
+            return out
+
+        return step
 
 
 def _theirs(weights) -> float:

@@ -7,15 +7,18 @@ import numpy as np
 import pytest
 import torch
 
+from gptkit.assembly import engine, load_model, open_model
 from gptkit.decoding import shortlist
 from gptkit.decoding.chain import ChainRunner
 from gptkit.decoding.comparison import Place
 from gptkit.decoding.engine import TokenizerVocab
 from gptkit.decoding.presets import PRESETS
-from gptkit.decoding.request import Request, Stage, Stops, parse_stage, resolve_chain
+from gptkit.decoding.request import Draft, Request, Stage, Stops, parse_stage, resolve_chain
 from gptkit.decoding.sequence import first_states
+from gptkit.errors import NonFiniteLogits
 from gptkit.plugin_api import PluginError, Sampler, param
 from gptkit.plugin_host import registry
+from gptkit_plugins.drafters.prompt_lookup import PromptLookup
 from tests.fakes import ByteTokenizer
 
 REGISTRY = registry()
@@ -225,3 +228,60 @@ def test_a_long_shortlist_is_none():
     assert same([chain], rows_of(3, 3000)) == 0.0
     chain = resolve_chain([{"top_k": shortlist.LONGEST - 1}], REGISTRY)
     assert same([chain], rows_of(3, 3000)) == 1.0
+
+
+# What the kernels found -------------------------------------------------------------------------
+
+
+def streams(model, chains, drafts=(None,)):
+    """Return the tokens and texts of some requests at once, of the best of each step's logits."""
+    eng = engine(model, n_slots=5)
+    ids = model.tokenizer.encode_ordinary("who are you? who are")
+    for i, (chain, draft) in enumerate(itertools.product(chains, drafts)):
+        eng.add(Request((model.bos_id, *ids[: 3 + i]), chain, Stops(25), i, draft=draft))
+    seen = {}
+    while eng.busy:
+        for id, event in eng.step():
+            seen.setdefault(id, []).append((event.token_id, event.text, event.finish_reason))
+    return seen
+
+
+def mini(monkeypatch):
+    pytest.importorskip("numba", reason="the kernels need the extra `fast`")
+    model = load_model(open_model("mini"), REGISTRY, backend="cpu", device="cpu", dtype="float32")
+    real, looked = model.forward.step_ranked, []
+
+    def ranked(*step):
+        looked.append(step[-1])
+        return real(*step)
+
+    monkeypatch.setattr(model.forward, "step_ranked", ranked)
+    return model, looked
+
+
+def test_the_engine_takes_the_best_from_the_kernels(monkeypatch):
+    model, looked = mini(monkeypatch)
+    spec = [["greedy"], [{"temperature": 0.9}, {"top_k": 20}, {"top_p": 0.9}], [{"top_k": 300}]]
+    chains = [resolve_chain(one, REGISTRY) for one in spec]
+    drafts = (None, Draft(PromptLookup, 4, {"k": 4, "max_ngram": 3, "min_ngram": 1}))
+    whole = streams(model, chains, drafts)
+    assert 21 in looked and set(looked) <= {0, 1, 21}  # nobody asks for 301
+    with monkeypatch.context() as patch:
+        patch.setattr(model.forward, "ranks", False)
+        assert streams(model, chains, drafts) == whole
+
+
+def test_what_is_no_number_among_the_best_ends_the_request(monkeypatch):
+    model, _ = mini(monkeypatch)
+    real = model.forward.step_ranked
+
+    def spoiled(*step):
+        logits, found = real(*step)
+        logits[0, 5], found.scores[0, 0] = math.nan, math.nan
+        return logits, found
+
+    monkeypatch.setattr(model.forward, "step_ranked", spoiled)
+    (*_, last) = engine(model).stream(
+        Request((model.bos_id,), resolve_chain(["greedy"], REGISTRY), Stops(5), 0)
+    )
+    assert isinstance(last.error, NonFiniteLogits)

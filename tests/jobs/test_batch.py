@@ -43,6 +43,7 @@ class Cramped:
     """A model that has memory for rows of so many new positions in all, and then fails."""
 
     shares_prefixes = False
+    ranks = False
 
     def __init__(self, forward, fits, error):
         self.forward, self.fits, self.error = forward, fits, error

@@ -182,6 +182,7 @@ class Poisoned:
     """A model whose logits are NaN for a sequence that has a given token."""
 
     shares_prefixes = False
+    ranks = False
 
     def __init__(self, forward, token):
         self.forward, self.token, self.bad = forward, token, set()

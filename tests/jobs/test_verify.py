@@ -193,7 +193,8 @@ def test_a_computation_that_feels_its_neighbours_is_found(ran, plugins):
     class Felt:
         def __init__(self, forward):
             self.forward, self.config = forward, forward.config
-            self.shares_prefixes, self.new_cache = False, forward.new_cache
+            self.shares_prefixes = self.ranks = False
+            self.new_cache = forward.new_cache
 
         def step(self, ids, spans, cache, wanted):
             logits = self.forward.step(ids, spans, cache, wanted).clone()

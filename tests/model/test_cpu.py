@@ -13,6 +13,7 @@ import torch
 from gptkit.model.config import GPTConfig
 from gptkit.model.forward import Span
 from gptkit.model.gpt import GPT
+from gptkit.ranking import best
 
 pytest.importorskip("numba", reason="the kernels need the extra `fast`")
 
@@ -316,6 +317,64 @@ def test_states_and_head_apart_give_the_logits_of_a_step():
     hidden = model.hidden(tokens, spans, model.new_cache(1))
     assert hidden.shape == (21, config.n_embd)
     assert (model.head(hidden, [3, 19]) == whole).all()
+
+
+@pytest.mark.parametrize("n_threads", [1, 2, 5])
+@pytest.mark.parametrize("shape", SHAPES)
+def test_the_best_of_a_step_are_those_of_its_logits(shape, n_threads):
+    config = SHAPES[shape]
+    model = model_of(config, weights_of(config), kernels.F32, n_threads)
+    spans = [Span(0, 0, 20), Span(1, 0, 1), Span(None, 0, 1), Span(None, 0, 1)]
+    for n in (1, 2, 7, 41, config.vocab_size):
+        tokens = ids(n, 23, config)
+        logits, found = model.step_ranked(tokens, spans, model.new_cache(2), [3, 19, 20], n)
+        assert (model.step(tokens, spans, model.new_cache(2), [3, 19, 20]) == logits).all()
+        want = best(logits, n)
+        assert (found.ids == want.ids).all() and (found.scores == want.scores).all()
+    logits, found = model.step_ranked([1, 0, 0, 0], spans[1:], model.new_cache(2), [], 3)
+    assert logits.shape == (0, config.vocab_size) and found.ids.shape == (0, 3)
+
+
+def ranked(row, n):
+    """Return the ids of the n best of a row, as one thread finds them."""
+    row, n_spans = np.array(row, np.float32), -(-len(row) // kernels.SPAN)
+    keys, tokens, tops = np.empty(n, np.int32), np.empty(n, np.int64), np.empty(n, np.int32)
+    held = kernels._rank(row, 0, keys, tokens, np.empty(n_spans, np.int32), tops)
+    return tokens[:held].tolist()
+
+
+def test_of_equals_the_lower_id_is_better_and_zero_has_no_sign():
+    row = np.full(300, -1.0, np.float32)
+    row[[250, 7, 130]] = [0.0, -0.0, 0.0]
+    assert ranked(row, 5) == [7, 130, 250, 0, 1]
+    rows = np.random.default_rng(0).integers(-3, 4, (50, 1000)) / np.float32(4)
+    rows[rows == 0] = -0.0
+    rows[::3, ::5] = 0.0
+    rows[::4, 200:900] = -np.inf
+    for row in rows:
+        order = np.argsort(-row, kind="stable").tolist()
+        for n in (1, 2, 15, 16, 17, 500, 1000):
+            assert ranked(row, n) == order[:n]
+
+
+@pytest.mark.parametrize("nan", [np.float32("nan"), -np.float32("nan")])
+def test_what_is_no_number_comes_first(nan):
+    row = np.random.default_rng(0).standard_normal(500).astype(np.float32)
+    row[333] = np.inf
+    assert ranked(row, 3)[0] == 333
+    row[77] = nan
+    assert ranked(row, 3)[0] == 77
+    assert ranked(row, 1) == [77]
+
+
+def test_a_row_that_is_no_number_is_found_so():
+    config = SHAPES["heads of 16"]
+    model = model_of(config, weights_of(config), kernels.F32, 2)
+    cache = model.new_cache(1)
+    cache.keys.view(np.float32)[:] = np.nan
+    cache.values.view(np.float32)[:] = np.nan
+    logits, found = model.step_ranked([1, 0, 0, 0], [Span(0, 20, 1)], cache, [0], 4)
+    assert logits.isnan().all() and np.isnan(found.scores[0, 0])
 
 
 def test_garbage_of_another_sequence_hurts_nobody():

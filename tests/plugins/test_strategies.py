@@ -88,6 +88,7 @@ class TwoSteps:
     """p(a) = .6, p(b) = .4; then p(.|a) = .5 .5 and p(.|b) = .9 .1: greedy is not the best."""
 
     shares_prefixes = True
+    ranks = False
     config = GPTConfig(vocab_size=3, block_size=8, n_layer=0, n_embd=1)
 
     class Cache(dict):

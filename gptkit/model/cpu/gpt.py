@@ -16,6 +16,7 @@ from gptkit.model.cpu.cache import PanelCache
 from gptkit.model.cpu.packing import aligned, pack
 from gptkit.model.cpu.pool import pool
 from gptkit.model.forward import Span, round_up
+from gptkit.ranking import Found
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -41,6 +42,7 @@ class CpuGPT:
     """
 
     shares_prefixes = True
+    ranks = True
 
     def __init__(
         self,
@@ -71,6 +73,7 @@ class CpuGPT:
         first = packed[f"h.0.{MATRICES[0]}"] if config.n_layer else packed[HEAD]
         self._cache_kind = kernels.F32 if first.kind == kernels.F32 else kernels.BF16
         self._rooms: dict[int, tuple[kernels.Inputs, kernels.Room, Floats]] = {}
+        self._rankings: dict[tuple[int, int], tuple[NDArray[Any], ...]] = {}
 
     @property
     def nbytes(self) -> int:
@@ -85,24 +88,38 @@ class CpuGPT:
         self, ids: Sequence[int], spans: Sequence[Span], cache: PanelCache, wanted: Sequence[int]
     ) -> Tensor:
         """Append the spans' tokens to the cache; return float32 logits [len(wanted), V]."""
+        return self.step_ranked(ids, spans, cache, wanted, 0)[0]
+
+    def step_ranked(
+        self,
+        ids: Sequence[int],
+        spans: Sequence[Span],
+        cache: PanelCache,
+        wanted: Sequence[int],
+        n: int,
+    ) -> tuple[Tensor, Found]:
+        """Do as `step`; return the n best tokens of each row too, n of 0 to V."""
         self._pool.wake()
         order = _Order(spans)
         x, rows = self._embedded(ids, order), order.row_of[np.array(wanted, np.int64)]
-        return self._compute(self._layers, cache.kept, order.places, x, self._norm, rows)
+        best = self._best(len(rows), n)
+        logits = self._compute(self._layers, cache.kept, order.places, x, self._norm, rows, best)
+        return logits, Found(best.ids, best.logits)
 
     def hidden(self, ids: Sequence[int], spans: Sequence[Span], cache: PanelCache) -> Tensor:
         """Append the spans' tokens to the cache; return the last layer's states [N, C]."""
         order = _Order(spans)
         x = self._embedded(ids, order)
         none = np.empty(0, np.int64)
-        self._compute(self._layers, cache.kept, order.places, x, self._norm, none)
+        self._compute(self._layers, cache.kept, order.places, x, self._norm, none, self._best(0, 0))
         kernels.run_norm(x, self._norm, self._layers.eps, _inputs(self.config, len(x)))
         return torch.from_numpy(x[order.row_of])
 
     def head(self, hidden: Tensor, wanted: Sequence[int]) -> Tensor:
         """Return float32 logits [len(wanted), V] of the rows `wanted` of states [N, C]."""
         x, rows = np.ascontiguousarray(hidden.numpy()), np.array(wanted, np.int64)
-        return self._compute(self._no_layers, _NOTHING, _Order(()).places, x, self._no_norm, rows)
+        places, best = _Order(()).places, self._best(len(rows), 0)
+        return self._compute(self._no_layers, _NOTHING, places, x, self._no_norm, rows, best)
 
     def _embedded(self, ids: Sequence[int], order: _Order) -> Floats:
         """Return what enters the first layer [M, C], of the M tokens that are no padding."""
@@ -122,16 +139,32 @@ class CpuGPT:
         x: Floats,
         norm: Floats,
         rows: NDArray[np.int64],
+        best: kernels.Best,
     ) -> Tensor:
         """Take states [M, C] through the layers; return logits [len(rows), V] of those rows."""
         assert len(x) or not len(rows)  # padding has no logits
         logits = np.empty((len(rows), self.config.vocab_size), np.float32)
         if len(x):
             inputs, room, edge = self._room(max(len(x), len(rows)))
-            head = (self._head, norm, rows, logits, edge)
+            head = (self._head, norm, rows, logits, edge, best)
             step = kernels.Step(kernels.PANELS, layers, kept, places, x, inputs, room, *head)
             self._pool.run(step)
         return torch.from_numpy(logits)
+
+    def _best(self, n_rows: int, n: int) -> kernels.Best:
+        """Return room for the n best tokens of rows; working space is kept."""
+        size = 1 << max(n_rows - 1, 0).bit_length() if n else 0
+        if (size, n) not in self._rankings:
+            t, n_spans = self._pool.n, -(-self.config.vocab_size // kernels.SPAN)
+            self._rankings[size, n] = (
+                np.empty((t, size, n), np.int32),
+                np.empty((t, size, n), np.int64),
+                np.empty((t, size), np.int64),
+                np.empty((t, n_spans), np.int32),
+                np.empty((t, n), np.int32),
+            )
+        ids, logits = np.empty((n_rows, n), np.int64), np.empty((n_rows, n), np.float32)
+        return kernels.Best(ids, logits, *self._rankings[size, n])
 
     def _room(self, n: int) -> tuple[kernels.Inputs, kernels.Room, Floats]:
         """Return working space for n rows; it is kept, and serves up to the next power of two."""

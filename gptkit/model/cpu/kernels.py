@@ -37,6 +37,8 @@ GROUP = 32
 """Weights that share a scale, along K; and what K is rounded up to."""
 BLOCK = 32
 """Rows that attend together."""
+SPAN = 64
+"""Tokens whose best logit decides whether any of them is looked at again."""
 
 WORDS = 64
 """Numbers in int64 that the threads of a pool share."""
@@ -437,6 +439,22 @@ class Room(NamedTuple):
     mixed: Any
 
 
+class Best(NamedTuple):
+    """The n best tokens of rows of logits: ids and logits [M, n], in order; n may be 0.
+
+    For each thread: the best of its part [T, M, n] as keys and tokens, and how many of them there
+    are [T, M]; and working space, peaks [T, V / SPAN] and keys [T, n].
+    """
+
+    ids: Any
+    logits: Any
+    keys: Any
+    tokens: Any
+    held: Any
+    peaks: Any
+    tops: Any
+
+
 class Step(NamedTuple):
     """A step: x [N, C] becomes the states before the last norm, and logits [M, V] are those of M
     `rows` of them, normed by norm [2, C] before, where it is no [2, 0].
@@ -457,6 +475,7 @@ class Step(NamedTuple):
     rows: Any
     logits: Any
     edge: Any
+    best: Best
 
 
 @njit(**_OPTIONS)
@@ -945,6 +964,94 @@ def run_norm(x: Any, norm: Any, eps: Any, inputs: Inputs) -> None:
             x[m, k] = inputs.floats[m, k]
 
 
+@njit(**_INLINE)
+def _key(x: Any) -> Any:
+    """An integer in the order of numbers, 0 and -0 the same; NaN is the largest."""
+    u = _bits_of_float(x)
+    if u & np.int32(0x7FFFFFFF) > np.int32(0x7F800000):
+        return np.int32(0x7FFFFFFF)
+    if u == np.int32(-0x80000000):
+        return np.int32(0)
+    return u ^ ((u >> np.int32(31)) & np.int32(0x7FFFFFFF))
+
+
+@njit(**_OPTIONS)
+def _peak(row: Any) -> Any:
+    top = np.int32(-0x80000000)
+    for i in range(row.shape[0]):
+        top = max(top, _key(row[i]))
+    return top
+
+
+@njit(**_OPTIONS)
+def _put_key(keys: Any, held: int, key: Any) -> Any:
+    """Put a key behind those that are not below it, of which there are `held` and room for n.
+
+    Return its place; the others move, the last one out. A key that is too low gets n.
+    """
+    n = keys.shape[0]
+    at = held
+    if held == n:
+        if key <= keys[n - 1]:
+            return n
+        at = n - 1
+    while at > 0 and keys[at - 1] < key:
+        keys[at] = keys[at - 1]
+        at -= 1
+    keys[at] = key
+    return at
+
+
+@njit(**_OPTIONS)
+def _put_token(keys: Any, tokens: Any, held: int, key: Any, token: int) -> Any:
+    """Put a token among the best, of equals behind the others; return how many there are."""
+    n = keys.shape[0]
+    at = _put_key(keys, held, key)
+    if at == n:
+        return n
+    held = min(held + 1, n)
+    for i in range(held - 1, at, -1):
+        tokens[i] = tokens[i - 1]
+    tokens[at] = token
+    return held
+
+
+@njit(**_OPTIONS)
+def _rank(row: Any, first: int, keys: Any, tokens: Any, peaks: Any, tops: Any) -> int:
+    """Find the best of a part of a row, which begins at token `first`; return how many there are.
+
+    As many spans as there are best ones have one each that is not below the least of their peaks:
+    the others need no second look.
+    """
+    n, n_tokens = keys.shape[0], row.shape[0]
+    n_spans = (n_tokens + SPAN - 1) // SPAN
+    held = 0
+    for s in range(n_spans):
+        peaks[s] = _peak(row[s * SPAN : min(n_tokens, (s + 1) * SPAN)])
+        held += _put_key(tops, held, peaks[s]) < n and held < n
+    least = tops[n - 1] if held == n else np.int32(-0x80000000)
+    held = 0
+    for s in range(n_spans):
+        if peaks[s] >= least:
+            for i in range(s * SPAN, min(n_tokens, (s + 1) * SPAN)):
+                key = _key(row[i])
+                if key >= least:
+                    held = _put_token(keys, tokens, held, key, first + i)
+    return held
+
+
+@njit(**_OPTIONS)
+def _merge(best: Best, m: int, n_threads: int, row: Any) -> None:
+    """Make the best of a row of those of its parts."""
+    keys, tokens, held = best.keys[0, m], best.tokens[0, m], best.held[0, m]
+    for t in range(1, n_threads):
+        for i in range(best.held[t, m]):
+            held = _put_token(keys, tokens, held, best.keys[t, m, i], best.tokens[t, m, i])
+    for i in range(held):
+        best.ids[m, i] = tokens[i]
+        best.logits[m, i] = row[tokens[i]]
+
+
 @njit(**_OPTIONS)
 def _run_head(t: int, n_threads: int, words: int, step: Step) -> None:
     """One thread's part of the logits."""
@@ -962,6 +1069,15 @@ def _run_head(t: int, n_threads: int, words: int, step: Step) -> None:
         for m in range(n):
             for o in range(whole * LANES, n_out):
                 logits[m, o] = step.edge[m, o - whole * LANES]
+    best = step.best
+    if best.ids.shape[1]:  # while a thread's part is in its cache
+        begin, end = first * LANES, n_out if t == n_threads - 1 else last * LANES
+        for m in range(n):
+            row, keys, tokens = logits[m, begin:end], best.keys[t, m], best.tokens[t, m]
+            best.held[t, m] = _rank(row, begin, keys, tokens, best.peaks[t], best.tops[t])
+        _barrier(words, n_threads)
+        for m in range(t, n, n_threads):
+            _merge(best, m, n_threads, logits[m])
 
 
 # Threads --------------------------------------------------------------------------------------
@@ -990,6 +1106,11 @@ _STEP_TYPE = _tuple(
     _array(_i, 1),
     _array(_f32, 2),
     _array(_f32, 2),
+    _tuple(
+        Best,
+        *(_array(*one) for one in ((_i, 2), (_f32, 2), (types.int32, 3), (_i, 3), (_i, 2))),
+        *(_array(types.int32, 2) for _ in range(2)),
+    ),
 )
 
 
