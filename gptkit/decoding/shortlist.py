@@ -45,7 +45,7 @@ class Short:
 
     def become(self, logits: list[float] | int | None, label: str) -> None:
         """Take over what a stage has left; raise PluginError for what can't be that."""
-        if logits is None:
+        if not logits:  # where a stage would leave nothing, its phase decides what comes of it
             self.is_sure = False
             return
         if not isinstance(logits, list) or len(logits) > len(self.logits):
@@ -55,7 +55,7 @@ class Short:
             not all(map(math.isfinite, logits)) or len(set(logits)) < len(set(before))
         ):
             self.is_sure = False  # rounding has made equals, which stand in the order of their ids
-        elif logits:  # a stage that leaves nothing changes nothing
+        else:
             self.is_all = self.is_all or len(logits) < len(self.logits)
             self.logits = logits
 
@@ -101,8 +101,11 @@ def _length(samplers: Sequence[Sampler], chain: Chain, first: int) -> int:
     """
     least = LONGEST + 1
     for sampler, stage in zip(samplers[first:], chain[first:], strict=True):
-        if not stage.is_off and (most := sampler.most_left(stage.rounded)) is not None:
-            least = min(least, most + (sampler.phase != "pick"))
+        if not stage.is_off:
+            with plugin_code(f"sampler '{stage.label}'"):
+                most = sampler.most_left(stage.rounded)
+            if most is not None:
+                least = min(least, most + (sampler.phase != "pick"))
     return least
 
 

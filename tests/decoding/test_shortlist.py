@@ -191,9 +191,15 @@ def test_only_the_rows_at_fault_fail():
     assert [one.error is None for one in picked] == [True, False, True]
 
 
-def test_a_stage_that_leaves_nothing_changes_nothing():
+def test_where_a_stage_leaves_nothing_the_whole_row_decides():
     (one,) = picked_by(lambda short, p: [])
-    assert one.error is None
+    assert one.error is None and one.final is not None
+
+
+def test_how_many_are_left_is_the_plugin_s_word(monkeypatch):
+    monkeypatch.setattr(Cut, "most_left", lambda self, p: 1 / 0)
+    (one,) = picked_by(lambda short, p: short.logits[:1])
+    assert str(one.error) == "sampler 'cut' failed: ZeroDivisionError: division by zero"
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf, NO])
