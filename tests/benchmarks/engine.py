@@ -1,4 +1,4 @@
-"""The engine on the 124M shape: what speculation, a shared prefix and the chain cost or save."""
+"""The engine on the 124M shape: what speculation and a shared prefix save, and what it costs."""
 
 from __future__ import annotations
 
@@ -11,16 +11,14 @@ import torch
 from rich.table import Table
 
 from gptkit.assembly import load_model, open_model
-from gptkit.decoding.chain import ChainRunner
 from gptkit.decoding.engine import Engine
 from gptkit.decoding.request import Draft, Request, Stage, Stops, resolve_chain
-from gptkit.decoding.sequence import Sequence
-from gptkit.model.config import NAMED_SIZES
+from gptkit.model.config import NAMED_SIZES, GPTConfig
 from gptkit.model.gpt import GPT
 from gptkit.plugin_api import Sampler, param
 from gptkit.plugin_host import registry
 from gptkit_plugins.drafters import PromptLookup
-from tests.benchmarks.forwards import WideTokenizer
+from tests.benchmarks.forwards import Timed, WideTokenizer, forwards
 
 ROUNDS = 3
 
@@ -53,7 +51,7 @@ def table() -> Table:
     _speculation(model, out)
     _trunk(model, out, "")
     _trunk(GPT.from_tensors(config, weights, dtype=torch.bfloat16), out, ", bf16")
-    _chain(model, out)
+    _own_cost(config, weights, out)
     return out
 
 
@@ -160,37 +158,30 @@ class _Counter:
         return self.forward.step(ids, spans, cache, wanted)
 
 
-def _chain(model: GPT, out: Table) -> None:
-    found = registry()
-    greedy = resolve_chain(["greedy"], found)
-    chain = resolve_chain([{"temperature": 0.8}, {"top_k": 40}, {"top_p": 0.95}], found)
-    engine = Engine(model, WideTokenizer(), n_slots=16)
-    for i in range(16):
-        engine.add(Request(tuple(range(100 + i, 164 + i)), greedy, Stops(500), i))
-    while len(engine.running) < 16 or not all(seq.n_out for seq in engine.running):
-        engine.step()
-    steps, chains = [], []
-    logits = torch.randn(16, 50257, generator=torch.Generator().manual_seed(0)) * 3
-    runner = ChainRunner(chain)
-    rows = [
-        Sequence.start(i, Request((1,), chain, Stops(), i), runner, engine.vocab, 1024)
-        for i in range(16)
-    ]
-    for _ in range(ROUNDS):
-        steps.append(_milliseconds(engine.step))
-        chains.append(_milliseconds(lambda: runner.pick(logits, rows, engine.vocab)))
-    share = median(b / a for a, b in zip(steps, chains, strict=True))
-    out.add_row(
-        "16 rows, temperature + top_k + top_p: ms",
-        f"{median(steps):.1f} a step",
-        f"{median(chains):.1f} the chain",
-        f"{share:.1%}",
-        "the chain's share of a greedy step",
-    )
-
-
-def _milliseconds(call, n: int = 20) -> float:
-    start = time.perf_counter()
-    for _ in range(n):
-        call()
-    return (time.perf_counter() - start) / n * 1e3
+def _own_cost(config: GPTConfig, weights: dict[str, torch.Tensor], out: Table) -> None:
+    """What a step takes besides the model: scheduling, the chain, text."""
+    chain = resolve_chain([{"temperature": 0.8}, {"top_k": 40}, {"top_p": 0.95}], registry())
+    kinds = ("float32", "bfloat16", "int8")
+    for name, make in forwards(config, weights, of_torch=("float32",), of_cpu=kinds).items():
+        model = make()
+        for n in (1, 16):
+            timed = Timed(model)
+            engine = Engine(timed, WideTokenizer(), n_slots=n)
+            for i in range(n):
+                engine.add(Request(tuple(range(100 + i, 164 + i)), chain, Stops(500), i))
+            while len(engine.running) < n or not all(seq.n_out for seq in engine.running):
+                engine.step()
+            models, steps = [], []
+            for _ in range(50):
+                timed.seconds, start = 0.0, time.perf_counter()
+                engine.step()
+                steps.append(time.perf_counter() - start)
+                models.append(timed.seconds)
+            share = median(1 - a / b for a, b in zip(models, steps, strict=True))
+            out.add_row(
+                f"{name}, {n} by temperature + top_k + top_p: ms",
+                f"{median(models) * 1e3:.1f}",
+                f"{median(steps) * 1e3:.1f}",
+                f"{share:.1%}",
+                "the model, the whole step, and the share of the engine's own cost",
+            )

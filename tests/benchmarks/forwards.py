@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING
 
 import torch
@@ -46,6 +47,27 @@ def packed(config: GPTConfig, weights: Mapping[str, torch.Tensor], dtype: str) -
     matrices = cpu.pack(config, weights, *cpu.kinds_of(dtype))
     data = {name: torch.from_numpy(matrix.data) for name, matrix in matrices.items()}
     return cpu.model(config, data, weights, dtype, torch.get_num_threads())
+
+
+class Timed:
+    """A model that notes how long it computes."""
+
+    shares_prefixes = True
+
+    def __init__(self, forward) -> None:
+        self.forward, self.config, self.seconds = forward, forward.config, 0.0
+        self.new_cache, self.ranks = forward.new_cache, forward.ranks
+        self.step = self._timed(forward.step)
+        self.step_ranked = self._timed(forward.step_ranked) if forward.ranks else None
+
+    def _timed(self, compute):
+        def step(*args):
+            start = time.perf_counter()
+            out = compute(*args)
+            self.seconds += time.perf_counter() - start
+            return out
+
+        return step
 
 
 class WideTokenizer(ByteTokenizer):

@@ -22,7 +22,7 @@ from gptkit.jobs.run import run
 from gptkit.model.config import NAMED_SIZES
 from gptkit.model.gpt import GPT
 from gptkit.plugin_host import registry
-from tests.benchmarks.forwards import WideTokenizer, forwards
+from tests.benchmarks.forwards import Timed, WideTokenizer, forwards
 from tests.model.test_gpt import hugging_face
 
 SHARED, NEW, ROWS, THEIR_ROWS, THEIR_BATCH, BATCH = 400, 32, 512, 64, 16, 64
@@ -98,7 +98,7 @@ def _ours(path: Path, forward) -> tuple[float, float, float]:
         old.unlink()
     found = registry()
     job = prepare(path, found, Given(batch_size=BATCH, outputs=path.parent / "out.jsonl"))
-    timed = _Timed(forward)
+    timed = Timed(forward)
     model = Model(
         name="random",
         path=path.parent,
@@ -126,27 +126,6 @@ def _ours(path: Path, forward) -> tuple[float, float, float]:
     seconds = time.perf_counter() - start
     assert len((path.parent / "out.jsonl").read_text().splitlines()) == ROWS
     return ROWS / seconds, timed.seconds / seconds, last.n_reused / last.prompt_tokens
-
-
-class _Timed:
-    """A model that notes how long it computes."""
-
-    shares_prefixes = True
-
-    def __init__(self, forward) -> None:
-        self.forward, self.config, self.seconds = forward, forward.config, 0.0
-        self.new_cache, self.ranks = forward.new_cache, forward.ranks
-        self.step = self._timed(forward.step)
-        self.step_ranked = self._timed(forward.step_ranked) if forward.ranks else None
-
-    def _timed(self, compute):
-        def step(*args):
-            start = time.perf_counter()
-            out = compute(*args)
-            self.seconds += time.perf_counter() - start
-            return out
-
-        return step
 
 
 def _theirs(weights) -> float:
