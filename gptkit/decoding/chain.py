@@ -226,6 +226,7 @@ class ChainRunner:
         self.remembers = any(sampler.state_from is not None for sampler in self.samplers)
         self._dtypes = [_dtypes(sampler) for sampler in self.samplers]
         self._columns: dict[int, tuple[list[Stage], dict[str, Tensor]]] = {}
+        self._planned: tuple[list[Chain], tuple[int, int] | None] = [], None
 
     def n_best(self, request: Request) -> int:
         """Return how many of the best tokens `pick` looks at for a request, 0 where at all."""
@@ -318,8 +319,7 @@ class ChainRunner:
         self, scored: Scored, positions: Sequence[Position], vocab: Vocab
     ) -> list[Picked]:
         """Pick from the best tokens, or from all where that does not do."""
-        chains = {id(one.request.chain): one.request.chain for one in positions}
-        plan = shortlist.plan(self.samplers, chains.values())
+        plan = self._plan([one.request.chain for one in positions])
         if plan is None:
             return self._run(scored, positions, vocab)
         first, n = plan
@@ -339,6 +339,17 @@ class ChainRunner:
             for row, one in zip(unsure, whole, strict=True):
                 picked[row] = one
         return picked
+
+    def _plan(self, chains: list[Chain]) -> tuple[int, int] | None:
+        """Return from which stage on shortlists serve, and of which length; see `shortlist.plan`.
+
+        It is that of the last step, where the rows' chains are the same.
+        """
+        before, plan = self._planned
+        if len(before) != len(chains) or not all(map(is_, before, chains)):
+            plan = shortlist.plan(self.samplers, {id(one): one for one in chains}.values())
+            self._planned = chains, plan
+        return plan
 
     def _run(self, scored: Scored, positions: Sequence[Position], vocab: Vocab) -> list[Picked]:
         logits = scored.logits
