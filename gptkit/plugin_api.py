@@ -492,7 +492,7 @@ class Shortlist(Protocol):
 
     @property
     def logits(self) -> list[float]:
-        """Their logits; each is a float32 number."""
+        """Their logits; each is a float32 number. Nobody writes to it."""
         ...
 
     @property
@@ -592,10 +592,10 @@ class Sampler(Plugin, ABC):
         """
 
     def most_left(self, p: Params) -> int | None:
-        """Return how many tokens the stage leaves at most by its values; None where that depends.
+        """Return how many tokens the stage leaves at most, at least 1; None where that depends.
 
-        A chain with such a stage is run over the best tokens alone, where from there on each stage
-        has a `shorten`.
+        A chain with such a stage is run over the best tokens alone, where it and each stage after
+        it has a `shorten`.
         """
         return None
 
@@ -606,7 +606,8 @@ class Sampler(Plugin, ABC):
         same order. If it is shorter, what comes after its last one is forbidden, in the whole row;
         if not, nothing is said of the others. A picker returns the index of its token. None says
         that it depends on the others: then `apply` is asked. Only a stage that looks at nothing but
-        logits can have it, and it must agree with `apply` to the bit.
+        logits can have it, and it must agree with `apply` to the bit: what that computes in float32
+        is to be rounded to float32 here.
         """
         raise NotImplementedError
 

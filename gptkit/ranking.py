@@ -29,12 +29,14 @@ class Found(NamedTuple):
 
 
 def best(score: Tensor, n: int) -> Found:
-    """Return ids and scores [R, n] of the best tokens of score [R, V], in order; none is NaN.
+    """Return ids and scores of the n best tokens of rows of score, in order; all if there are less.
 
-    Of what equals the last, a GPU may have left out lower ids.
+    `score` [R, V] is float32, none of it NaN; n is at least 1. Of what equals the last, a GPU may
+    have left out lower ids.
     """
     import numpy as np
 
+    n = min(n, score.shape[-1])
     if score.device.type != "cpu":
         found = score.topk(n, dim=-1)
         ids, scores = found.indices.cpu().numpy(), found.values.cpu().numpy()
@@ -45,7 +47,8 @@ def best(score: Tensor, n: int) -> Found:
         ids = known.argmax(-1)[:, None]
         return Found(ids, np.take_along_axis(known, ids, -1))
     rows = [_best(row, least, n) for row, least in zip(known, _floors(known, n), strict=True)]
-    return Found(np.array([ids for ids, _ in rows]), np.array([scores for _, scores in rows]))
+    ids = np.array([one for one, _ in rows], np.int64).reshape(len(known), n)
+    return Found(ids, np.array([one for _, one in rows], np.float32).reshape(len(known), n))
 
 
 def _floors(score: Floats, n: int) -> Floats:

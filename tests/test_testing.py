@@ -4,6 +4,7 @@ import os
 import random
 import subprocess
 import sys
+from array import array
 from dataclasses import replace
 
 import pytest
@@ -536,6 +537,17 @@ class Near(Base):
     def apply(self, logits, p, rows):
         return logits.masked_fill(logits < logits.amax(-1, keepdim=True) - 4 * p.a, NO)
 
+    def near(self, short, p):
+        (least,) = array("f", [short.logits[0] - 4 * p.a])
+        return [logit for logit in short.logits if logit >= least]
+
+
+class Equal(Near):
+    """Do what it says to shortlists too."""
+
+    name = "equal"
+    shorten = Near.near
+
 
 class Nearer(Near):
     """Keep less of a shortlist."""
@@ -543,16 +555,16 @@ class Nearer(Near):
     name = "nearer"
 
     def shorten(self, short, p):
-        return [logit for logit in short.logits if logit >= short.logits[0] - 2 * p.a]
+        return [logit for logit in self.near(short, p) if logit >= short.logits[0] - 2 * p.a]
 
 
 class Further(Near):
-    """Keep a whole shortlist, and say that this is all."""
+    """Keep a part of what is left, and say that this is all."""
 
     name = "further"
 
     def shorten(self, short, p):
-        near = [logit for logit in short.logits if logit >= short.logits[0] - 4 * p.a]
+        near = self.near(short, p)
         return near[: max(1, len(near) - 1)]
 
 
@@ -562,17 +574,53 @@ class Scaled(Near):
     name = "scaled"
 
     def shorten(self, short, p):
-        near = [logit for logit in short.logits if logit >= short.logits[0] - 4 * p.a]
-        return [logit / 2 for logit in near]
+        return [logit / 2 for logit in self.near(short, p)]
 
 
-class Boaster(Near):
+class Writes(Near):
+    """Write into a shortlist."""
+
+    name = "writes"
+
+    def shorten(self, short, p):
+        short.logits[:] = self.near(short, p)
+        return short.logits
+
+
+class OfTuples(Near):
+    """Return a tuple."""
+
+    name = "of_tuples"
+
+    def shorten(self, short, p):
+        return tuple(self.near(short, p))
+
+
+class Boaster(Equal):
     """Leave more than it says."""
 
     name = "boaster"
 
     def most_left(self, p):
         return 1
+
+
+class Fraction(Equal):
+    """Leave two and a half."""
+
+    name = "fraction"
+
+    def most_left(self, p):
+        return 2.5
+
+
+class Unheard(Near):
+    """Say how many are left, where nobody asks."""
+
+    name = "unheard"
+
+    def most_left(self, p):
+        return 10**6
 
 
 class Silent(Near):
@@ -596,13 +644,13 @@ class Second(Picker):
         return min(1, len(short.logits) - 1)
 
 
-class Equal(Near):
-    """Do what it says to shortlists too."""
+class Truth(Second):
+    """Pick by a truth."""
 
-    name = "equal"
+    name = "truth"
 
     def shorten(self, short, p):
-        return [logit for logit in short.logits if logit >= short.logits[0] - 4 * p.a]
+        return False
 
 
 def test_a_shortlist_that_is_right_is_fine():
@@ -615,9 +663,14 @@ def test_a_shortlist_that_is_right_is_fine():
         Nearer: "C23",
         Further: "C23",
         Scaled: "C23",
+        Writes: "C23",
+        OfTuples: "C23",
         Boaster: "C23",
+        Fraction: "C23",
+        Unheard: "C23",
         Silent: "C23",
         Second: "C23",
+        Truth: "C23",
         AtTheEnd: "C21",
         Ends: "C22",
         Forgetful: "C1",

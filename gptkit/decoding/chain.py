@@ -248,10 +248,11 @@ class ChainRunner:
         What is picked has no final logits then: no request has asked for them. `found` are the best
         tokens, where they are known.
         """
-        asked = any(one.request.asks_for_final for one in positions)
-        if self.remembers or asked or logits.device.type != "cpu":
-            return self.run(logits, positions, vocab)
         scored = Scored(logits, found)
+        asked = any(one.request.asks_for_final for one in positions)
+        elsewhere = logits.device.type != "cpu"
+        if self.remembers or asked or elsewhere or not all(scored.are_finite()):
+            return self.run(logits, positions, vocab)
         return self._alone_where_it_fails(self._pick_by_best, scored, positions, vocab)
 
     @one_thread()
@@ -324,8 +325,7 @@ class ChainRunner:
             return self._run(scored, positions, vocab)
         first, n = plan
         rows = PositionRows(positions, vocab, scored.logits)
-        n = min(n, rows.V)
-        if first or scored.found is None or scored.found.ids.shape[1] < n:
+        if first or scored.found is None or scored.found.ids.shape[1] < min(n, rows.V):
             left = self._stages(rows, scored.logits, first)[-1]
             found = best(left, n)
         else:

@@ -329,7 +329,7 @@ class Engine:
         n = max((one.n_best for one in ones if isinstance(one, Sequence)), default=0)
         forward = cast("RankingForward", self.forward)
         logits, found = forward.step_ranked(*step, min(n, self.forward.config.vocab_size))
-        return Scored(_plain(logits), found if n else None)
+        return Scored(_plain(logits), found)
 
     def _compute_hidden(self, plan: StepPlan) -> Any:
         """Return the logits of a step, and leave the states behind them with the branches."""

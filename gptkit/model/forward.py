@@ -116,8 +116,8 @@ class RankingForward(Forward, Protocol):
 
     def step_ranked(
         self, ids: Sequence[int], spans: Sequence[Span], cache: Any, wanted: Sequence[int], n: int
-    ) -> tuple[Any, Found]:
-        """Do as `step`; return the n best tokens of each row too, n of 0 to V.
+    ) -> tuple[Any, Found | None]:
+        """Do as `step`; return the n best tokens of each row too, n of 0 to V; None if it is 0.
 
         The first logit found of a row is NaN where any is.
         """

@@ -28,7 +28,7 @@ class MinP(Sampler):
 
     def shorten(self, short: Shortlist, p: Params) -> list[float]:
         """Return what is not below."""
-        first = short.logits[0]
-        *figures, least = array("f", [*(x - first for x in short.logits), math.log(p.m)])
+        first, least = short.logits[0], math.log(p.m) if p.m else -math.inf
+        *figures, least = array("f", [*(logit - first for logit in short.logits), least])
         n = sum(figure >= least for figure in figures)
         return short.logits[:n]

@@ -41,7 +41,11 @@ class Sample(Sampler):
         return torch.from_numpy(picks).to(logits.device)
 
     def shorten(self, short: Shortlist, p: Params) -> int | None:
-        """Return which is drawn, unless there are more."""
+        """Return which is drawn, unless there are more.
+
+        Logarithms may differ from NumPy's in the last bit of float64, which decides nothing: the
+        noise is made of 32 bits.
+        """
         if not short.is_all:
             return None
         pairs = zip(short.logits, short.noise, strict=True)

@@ -53,5 +53,5 @@ def pages_of_a_step(keep):
 def test_a_step_takes_no_new_pages_for_the_logits_of_the_last_one():
     """Named for its bug: 16 rows of a large vocabulary cost 2,300 pages a step, 4 to 7 ms."""
     pytest.importorskip("resource")
-    assert pages_of_a_step(keep=False) > 1000
+    assert pages_of_a_step(keep=False) > 300
     assert pages_of_a_step(keep=True) < 100

@@ -22,7 +22,7 @@ from gptkit_plugins.samplers.eta import Eta
 from gptkit_plugins.samplers.greedy import Greedy
 from gptkit_plugins.samplers.min_p import MinP
 from gptkit_plugins.samplers.mirostat import Mirostat, zipf_count
-from gptkit_plugins.samplers.ranking import best, keep_best, keep_first
+from gptkit_plugins.samplers.ranking import keep_best, keep_first
 from gptkit_plugins.samplers.sample import Sample
 from gptkit_plugins.samplers.smoothing import Smoothing
 from gptkit_plugins.samplers.tail_free import TailFree
@@ -498,18 +498,6 @@ def test_an_added_constant_changes_nothing():
 
 
 # The order of the best --------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("n", [1, 5, 64, 300, 1200, 5000])
-def test_the_best_are_those_of_a_sort(n):
-    for seed in range(4):
-        rows = torch.as_tensor(random_rows(40, 5003, seed=seed))
-        rows[7, 5:] = NO
-        rows[8] = NO
-        ids, scores = best(rows, n)
-        every = rows.sort(dim=-1, descending=True, stable=True)
-        assert np.array_equal(scores, every.values[:, :n].numpy())
-        assert np.array_equal(ids, every.indices[:, :n].numpy())
 
 
 def test_a_cut_inside_a_tie_is_found_however_wide_it_is():

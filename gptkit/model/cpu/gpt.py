@@ -97,14 +97,14 @@ class CpuGPT:
         cache: PanelCache,
         wanted: Sequence[int],
         n: int,
-    ) -> tuple[Tensor, Found]:
-        """Do as `step`; return the n best tokens of each row too, n of 0 to V."""
+    ) -> tuple[Tensor, Found | None]:
+        """Do as `step`; return the n best tokens of each row too, n of 0 to V; None if it is 0."""
         self._pool.wake()
         order = _Order(spans)
         x, rows = self._embedded(ids, order), order.row_of[np.array(wanted, np.int64)]
         best = self._best(len(rows), n)
         logits = self._compute(self._layers, cache.kept, order.places, x, self._norm, rows, best)
-        return logits, Found(best.ids, best.logits)
+        return logits, Found(best.ids, best.logits) if n else None
 
     def hidden(self, ids: Sequence[int], spans: Sequence[Span], cache: PanelCache) -> Tensor:
         """Append the spans' tokens to the cache; return the last layer's states [N, C]."""
@@ -153,22 +153,22 @@ class CpuGPT:
 
     def _best(self, n_rows: int, n: int) -> kernels.Best:
         """Return room for the n best tokens of rows; working space is kept."""
-        size = 1 << max(n_rows - 1, 0).bit_length() if n else 0
-        if (size, n) not in self._rankings:
+        size = (_whole(n_rows), _whole(n)) if n else (0, 0)
+        if size not in self._rankings:
             t, n_spans = self._pool.n, -(-self.config.vocab_size // kernels.SPAN)
-            self._rankings[size, n] = (
-                np.empty((t, size, n), np.int32),
-                np.empty((t, size, n), np.int64),
-                np.empty((t, size), np.int64),
+            self._rankings[size] = (
+                np.empty((t, *size), np.int32),
+                np.empty((t, *size), np.int64),
+                np.empty((t, size[0]), np.int64),
                 np.empty((t, n_spans), np.int32),
-                np.empty((t, n), np.int32),
+                np.empty((t, size[1]), np.int32),
             )
         ids, logits = np.empty((n_rows, n), np.int64), np.empty((n_rows, n), np.float32)
-        return kernels.Best(ids, logits, *self._rankings[size, n])
+        return kernels.Best(ids, logits, *self._rankings[size])
 
     def _room(self, n: int) -> tuple[kernels.Inputs, kernels.Room, Floats]:
         """Return working space for n rows; it is kept, and serves up to the next power of two."""
-        size = 1 << (n - 1).bit_length()
+        size = _whole(n)
         if size not in self._rooms:
             self._rooms[size] = _room(self.config, size, self._pool.n)
         return self._rooms[size]
@@ -265,6 +265,11 @@ def warm_up() -> None:
     model, spans = CpuGPT(config, packed, rest, pool(1)), [Span(0, 0, 1)]
     model.step([0], spans, model.new_cache(1), [0])
     model.hidden([0], spans, model.new_cache(1))
+
+
+def _whole(n: int) -> int:
+    """Return the next power of two, so that few sizes of working space serve all."""
+    return 1 << max(n - 1, 0).bit_length()
 
 
 def _numbers(table: Tensor) -> NDArray[Any]:

@@ -442,8 +442,8 @@ class Room(NamedTuple):
 class Best(NamedTuple):
     """The n best tokens of rows of logits: ids and logits [M, n], in order; n may be 0.
 
-    For each thread: the best of its part [T, M, n] as keys and tokens, and how many of them there
-    are [T, M]; and working space, peaks [T, V / SPAN] and keys [T, n].
+    For each thread: the best of its part [T, >= M, >= n] as keys and tokens, and how many of them
+    there are [T, >= M]; and working space, peaks [T, V / SPAN] and keys [T, >= n].
     """
 
     ids: Any
@@ -1028,7 +1028,8 @@ def _rank(row: Any, first: int, keys: Any, tokens: Any, peaks: Any, tops: Any) -
     held = 0
     for s in range(n_spans):
         peaks[s] = _peak(row[s * SPAN : min(n_tokens, (s + 1) * SPAN)])
-        held += _put_key(tops, held, peaks[s]) < n and held < n
+        if _put_key(tops, held, peaks[s]) < n and held < n:
+            held += 1
     least = tops[n - 1] if held == n else np.int32(-0x80000000)
     held = 0
     for s in range(n_spans):
@@ -1043,7 +1044,8 @@ def _rank(row: Any, first: int, keys: Any, tokens: Any, peaks: Any, tops: Any) -
 @njit(**_OPTIONS)
 def _merge(best: Best, m: int, n_threads: int, row: Any) -> None:
     """Make the best of a row of those of its parts."""
-    keys, tokens, held = best.keys[0, m], best.tokens[0, m], best.held[0, m]
+    n, held = best.ids.shape[1], best.held[0, m]
+    keys, tokens = best.keys[0, m, :n], best.tokens[0, m, :n]
     for t in range(1, n_threads):
         for i in range(best.held[t, m]):
             held = _put_token(keys, tokens, held, best.keys[t, m, i], best.tokens[t, m, i])
@@ -1070,11 +1072,14 @@ def _run_head(t: int, n_threads: int, words: int, step: Step) -> None:
             for o in range(whole * LANES, n_out):
                 logits[m, o] = step.edge[m, o - whole * LANES]
     best = step.best
-    if best.ids.shape[1]:  # while a thread's part is in its cache
+    n_best = best.ids.shape[1]
+    if n_best:  # while a thread's part is in its cache
         begin, end = first * LANES, n_out if t == n_threads - 1 else last * LANES
+        tops = best.tops[t, :n_best]
         for m in range(n):
-            row, keys, tokens = logits[m, begin:end], best.keys[t, m], best.tokens[t, m]
-            best.held[t, m] = _rank(row, begin, keys, tokens, best.peaks[t], best.tops[t])
+            keys, tokens = best.keys[t, m, :n_best], best.tokens[t, m, :n_best]
+            row = logits[m, begin:end]
+            best.held[t, m] = _rank(row, begin, keys, tokens, best.peaks[t], tops)
         _barrier(words, n_threads)
         for m in range(t, n, n_threads):
             _merge(best, m, n_threads, logits[m])
