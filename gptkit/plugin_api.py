@@ -609,7 +609,7 @@ class Sampler(Plugin, ABC):
         logits can have it, and it must agree with `apply` to the bit: what that computes in float32
         is to be rounded to float32 here.
         """
-        raise NotImplementedError
+        return None
 
     def init_state(self, request: RequestView) -> Any:
         """Return the state before the first token: immutable, small, picklable."""

@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from gptkit.decoding.chain import ChainRunner, LogitStats
+from gptkit.decoding.chain import ChainRunner
 from gptkit.decoding.noise import derive
 from gptkit.decoding.request import Request, Stage, Stops
+from gptkit.decoding.rows import LogitStats
 from gptkit.decoding.sequence import first_states
 from gptkit.errors import ConfigError
 from gptkit.plugin_api import Params, RequestView, Rows, Sampler

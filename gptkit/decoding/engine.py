@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING, Any, cast
 
 import torch
 
-from gptkit.decoding.chain import LogitStats, Picked, Runners, Scored, one_thread
+from gptkit.decoding.chain import Picked, Runners, Scored, one_thread
 from gptkit.decoding.plan import StepPlan, Work
 from gptkit.decoding.prefix import LEAST_SHARED, SlotTable
 from gptkit.decoding.request import Alternative, Event
+from gptkit.decoding.rows import LogitStats
 from gptkit.decoding.sequence import Ahead, Sequence, first_states
 from gptkit.decoding.strategies import Group, Twig
 from gptkit.errors import (
@@ -32,9 +33,10 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-    from gptkit.decoding.chain import ChainRunner, Position
+    from gptkit.decoding.chain import ChainRunner
     from gptkit.decoding.prefix import Place
     from gptkit.decoding.request import Choice, Request
+    from gptkit.decoding.rows import Position
     from gptkit.model.forward import Forward, RankingForward, SharingCache, SharingForward
     from gptkit.plugin_api import Drafter, Tokenizer
 

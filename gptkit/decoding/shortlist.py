@@ -18,8 +18,8 @@ from gptkit.plugin_api import Sampler
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Sequence
 
-    from gptkit.decoding.chain import PositionRows
     from gptkit.decoding.request import Chain
+    from gptkit.decoding.rows import PositionRows
     from gptkit.ranking import Found
 
     Noise = Callable[[], list[list[float]]]

@@ -16,8 +16,9 @@ import numpy as np
 import torch
 
 from gptkit.decoding import noise
-from gptkit.decoding.chain import ChainRunner, PositionRows
+from gptkit.decoding.chain import ChainRunner
 from gptkit.decoding.request import Request, Stage, Stops
+from gptkit.decoding.rows import PositionRows
 from gptkit.decoding.stopping import request_view
 from gptkit.plugin_api import Observed, Params
 from gptkit.testing import values

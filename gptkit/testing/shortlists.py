@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from gptkit.decoding import shortlist
-from gptkit.decoding.chain import PositionRows
+from gptkit.decoding.rows import PositionRows
 from gptkit.plugin_api import Sampler, best
 from gptkit.testing.model import vocab
 from gptkit.testing.rows import NO

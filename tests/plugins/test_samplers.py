@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 import torch
 
-from gptkit.decoding.chain import ChainRunner, LogitStats
+from gptkit.decoding.chain import ChainRunner
 from gptkit.decoding.engine import TokenizerVocab
 from gptkit.decoding.noise import uniform
 from gptkit.decoding.request import Request, Stops, resolve_chain
+from gptkit.decoding.rows import LogitStats
 from gptkit.errors import ConfigError, RequestError
 from gptkit.plugin_api import Observed, Params, RequestView
 from gptkit.plugin_host import registry
