@@ -48,7 +48,7 @@ def best(score: Tensor, n: int) -> Found:
         return Found(ids, np.take_along_axis(known, ids, -1))
     rows = [_best(row, least, n) for row, least in zip(known, _floors(known, n), strict=True)]
     ids = np.array([one for one, _ in rows], np.int64).reshape(len(known), n)
-    return Found(ids, np.array([one for _, one in rows], np.float32).reshape(len(known), n))
+    return Found(ids, np.array([one for _, one in rows], known.dtype).reshape(len(known), n))
 
 
 def _floors(score: Floats, n: int) -> Floats:

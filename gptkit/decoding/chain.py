@@ -111,8 +111,10 @@ class ChainRunner:
         """
         scored = Scored(logits, found)
         asked = any(one.request.asks_for_final for one in positions)
-        elsewhere = logits.device.type != "cpu"
-        if self.remembers or asked or elsewhere or not all(scored.are_finite()):
+        # A strategy may hand over what it has made itself, a drafter's model anything.
+        is_plain = logits.dtype == torch.float32 and not logits.requires_grad
+        fits = is_plain and logits.device.type == "cpu" and all(scored.are_finite())
+        if self.remembers or asked or not fits:
             return self.run(logits, positions, vocab)
         return self._alone_where_it_fails(self._pick_by_best, scored, positions, vocab)
 

@@ -162,6 +162,23 @@ def test_rows_with_what_is_no_number_are_left_to_the_whole_chain():
         ]
 
 
+@pytest.mark.parametrize(
+    "change", [torch.Tensor.double, lambda rows: rows.requires_grad_()], ids=["float64", "gradient"]
+)
+def test_logits_that_a_strategy_has_made_may_be_of_any_sort(change):
+    """Two tokens whose float64 logits are one number in float32: the second one is better."""
+    chain = resolve_chain([{"top_k": 1}, {"temperature": 0.5}], REGISTRY)
+    rows = change(rows_of(3, 300))
+    if rows.dtype == torch.float64:
+        rows[:, 5], rows[:, 9] = 50.0, 50.0 + 1e-12
+    runner, places = Counting(chain), places_of([chain], 3)
+    picked = runner.pick(rows, places, VOCAB)
+    assert runner.n_whole >= 3
+    assert [(one.token, str(one.error)) for one in picked] == [
+        (one.token, str(one.error)) for one in runner.run(rows, places, VOCAB)
+    ]
+
+
 def test_nobody_takes_a_short_way_who_asks_for_more():
     chain = resolve_chain([{"top_k": 5}], REGISTRY)
     rows = rows_of(4, 300)
