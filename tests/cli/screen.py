@@ -10,7 +10,7 @@ import time
 import pexpect
 import pyte
 
-PATIENCE_S = 30
+PATIENCE_S = 120
 OURS = {"NO_COLOR", "TERM", "COLUMNS", "LINES"}
 OURS |= {"TMUX", "DISPLAY", "WAYLAND_DISPLAY", "SSH_CONNECTION", "EDITOR", "VISUAL"}
 

@@ -14,7 +14,7 @@ from tests.cli.screen import Terminal, environment
 slow = pytest.mark.slow
 GATE = """
 import os, time
-until = time.monotonic() + 20
+until = time.monotonic() + 120
 while not os.path.exists({gate!r}) and time.monotonic() < until:
     time.sleep(0.01)
 """
@@ -130,7 +130,7 @@ def at_an_editor(chat, tmp_path):
     chat.type("\x03")
     chat.wait("[stopped]")
     chat.type("/edit\r")
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 120
     while not (tmp_path / "edits").exists() and time.monotonic() < deadline:
         chat._read()
 

@@ -8,12 +8,12 @@ import re
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
 
 from gptkit.cli import main
+from tests.jobs.test_faults import size, wait_until
 from tests.jobs.workshop import Workshop, save_tiny
 
 FIXTURES = Path(__file__).parents[1] / "fixtures"
@@ -133,9 +133,9 @@ def test_a_signal_stops_a_job_that_goes_on_later(workshop, number):
         text=True,
     )
     assert "3,000 rows, model tiny" in process.stderr.readline()
-    time.sleep(0.5)
+    wait_until(lambda: size(workshop.folder / "out.jsonl.journal") > 3000, process)
     process.send_signal(getattr(signal, number))
-    _, err = process.communicate(timeout=10)
+    _, err = process.communicate(timeout=60)
     assert process.returncode == (130 if number == "SIGINT" else 143)
     assert re.fullmatch(r"stopped at [1-9]\d*/3,000 rows; run the same command to continue\n", err)
     assert sorted(os.listdir(workshop.folder)) == ["in.jsonl", "job.yaml", "out.jsonl.journal"]

@@ -52,7 +52,7 @@ def start(body="time.sleep(30)", then="pass"):
 def test_the_first_signal_is_an_exception(name, said):
     process = start()
     process.send_signal(getattr(signal, name))
-    out, err = process.communicate(timeout=10)
+    out, err = process.communicate(timeout=60)
     assert (out, err, process.returncode) == (f"{said}\nafter\n", "", 0)
 
 
@@ -63,8 +63,8 @@ def test_the_second_signal_ends_the_process(name, code):
     assert process.stdout.readline() == "KeyboardInterrupt 130\n"
     begin = time.monotonic()
     process.send_signal(getattr(signal, name))
-    assert process.wait(10) == code
-    assert time.monotonic() - begin < 1
+    assert process.wait(60) == code
+    assert time.monotonic() - begin < 5
     process.communicate()
 
 
@@ -77,8 +77,8 @@ def test_it_ends_though_python_has_no_chance_to_look():
     assert process.poll() is None
     process.send_signal(signal.SIGINT)
     begin = time.monotonic()
-    assert process.wait(10) == 130
-    assert time.monotonic() - begin < 1
+    assert process.wait(60) == 130
+    assert time.monotonic() - begin < 5
     process.communicate()
 
 
@@ -86,8 +86,8 @@ def test_what_does_not_end_is_ended():
     process = start(then="time.sleep(30)")
     begin = time.monotonic()
     process.send_signal(signal.SIGTERM)
-    assert process.wait(10) == 143
-    assert 0.9 < time.monotonic() - begin < 3
+    assert process.wait(60) == 143
+    assert 0.9 < time.monotonic() - begin < 5
     process.communicate()
 
 

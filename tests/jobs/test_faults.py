@@ -100,10 +100,11 @@ def finish(folder, *args, command=RUN, **env):
     return process.returncode, err
 
 
-def wait_until(true, process, seconds=60.0):
-    """Wait for something, or for the end of a process."""
+def wait_until(true, process, seconds=240.0):
+    """Wait for something, or for the end of a process; fail where neither comes."""
     end = time.monotonic() + seconds
-    while not true() and process.poll() is None and time.monotonic() < end:
+    while not true() and process.poll() is None:
+        assert time.monotonic() < end, f"waited {seconds:.0f} s in vain"
         time.sleep(0.002)
 
 
@@ -456,7 +457,7 @@ def at(workshop, phase):
 def check_stopped(workshop, process, code, seconds):
     """Check that a process ends in time, says so, and left everything in order."""
     begin = time.monotonic()
-    _, err = process.communicate(timeout=20)
+    _, err = process.communicate(timeout=120)
     assert time.monotonic() - begin < seconds
     assert process.returncode == code, err
     assert "Traceback" not in err and "Exception ignored" not in err
@@ -496,7 +497,7 @@ def test_f4_a_second_interrupt_ends_it_at_once(workshop, phase):
         time.sleep(0.2)
         assert process.poll() is None  # Python has no chance to look
     process.send_signal(signal.SIGINT)
-    check_stopped(workshop, process, 130, 1)
+    check_stopped(workshop, process, 130, 5)
 
 
 @pytest.mark.slow
@@ -506,7 +507,7 @@ def test_f4_ten_interrupts_are_no_worse(workshop):
         with contextlib.suppress(ProcessLookupError):
             process.send_signal(signal.SIGINT)
         time.sleep(0.1)
-    check_stopped(workshop, process, 130, 1)
+    check_stopped(workshop, process, 130, 5)
 
 
 @pytest.mark.slow
@@ -542,14 +543,14 @@ def test_f5_of_two_runs_one_computes(workshop):
     begin = time.monotonic()
     with pytest.raises(GptkitError, match=f"pid {first.pid}"):
         list(run(prepare(workshop.folder / "job.yaml", registry(), Given()), None))
-    assert time.monotonic() - begin < 1
+    assert time.monotonic() - begin < 10
     first.kill()
     first.communicate()
     assert lock.exists()
     third = start(workshop.folder)
     assert f"taken over from pid {first.pid}" in third.stderr.readline()
     third.send_signal(signal.SIGINT)
-    _, err = third.communicate(timeout=20)
+    _, err = third.communicate(timeout=120)
     assert third.returncode == 130
     assert is_valid(journal)
 
@@ -629,7 +630,7 @@ def test_a_finished_job_again_takes_no_torch_and_no_time(workshop):
     )
     begin = time.monotonic()
     code, err = finish(workshop.folder, command=[sys.executable, "-c", code])
-    assert time.monotonic() - begin < 2
+    assert time.monotonic() - begin < 10
     assert code == 0 and "40 ok; out.jsonl is finished already" in err
     assert (workshop.folder / "out.jsonl").stat().st_mtime_ns == before
 

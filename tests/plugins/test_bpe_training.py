@@ -74,10 +74,10 @@ def test_runs_of_one_letter_merge_from_the_left():
 
 
 def test_a_long_run_is_no_trouble():
-    start = time.perf_counter()
+    start = time.process_time()
     ranks = learn(["a" * 1_000_000], 300)
     assert max(map(len, ranks)) == 2**19
-    assert time.perf_counter() - start < 10
+    assert time.process_time() - start < 10
 
 
 def test_no_text_gives_the_bytes():
@@ -125,9 +125,9 @@ def test_the_same_merges_as_hugging_faces_trainer(data):
 
 def test_tiny_shakespeare_in_seconds(data):
     text = (data / "text" / "tiny-shakespeare.txt").read_text(encoding="utf-8")
-    start = time.perf_counter()
+    start = time.process_time()
     bpe = BPE.train([text], vocab_size=4_096, special=("<|end|>",))
-    assert time.perf_counter() - start < 20  # 0.6 s measured; a recount for each merge takes hours
+    assert time.process_time() - start < 20  # 0.6 s measured; a recount for each merge takes hours
     assert bpe.vocab_size == 4_096
     ids = bpe.encode_ordinary(text)
     assert bpe.decode(ids) == text

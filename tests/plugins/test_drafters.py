@@ -54,11 +54,11 @@ def test_prompt_lookup_equals_the_definition():
 
 
 def test_prompt_lookup_is_linear_also_in_a_loop():
-    start = time.perf_counter()
+    start = time.process_time()
     propose([1, 2] * 50_000 + [3], max_ngram=100)
     assert propose([1] * 100_000, max_ngram=100) == [1]
     propose(([7] * 99 + [8]) * 1000 + [7] * 99 + [9] + [7] * 98, max_ngram=100)
-    assert time.perf_counter() - start < 2
+    assert time.process_time() - start < 2
 
 
 def test_prompt_lookup_says_which_lengths_make_no_sense():
