@@ -487,6 +487,7 @@ def test_a_dumb_terminal(start):
     ):
         chat.type(f"{line}\r")
         chat.wait(wanted)
+        chat.wait_for_prompt()  # what is typed before stands before it: such a terminal echoes
     chat.type("half a line")
     chat.wait("> half a line")
     chat.type("\x03")
