@@ -17,7 +17,7 @@ from gptkit.ranking import best
 
 pytest.importorskip("numba", reason="the kernels need the extra `fast`")
 
-from gptkit.model.cpu import kernels, packing
+from gptkit.model.cpu import kernels, layout, packing, processor
 from gptkit.model.cpu.cache import PanelCache
 from gptkit.model.cpu.gpt import CpuGPT
 from gptkit.model.cpu.load import pack
@@ -51,23 +51,23 @@ SHAPES = {
     ),
 }
 NAMES = {
-    kernels.F32: "f32",
-    kernels.BF16: "bf16",
-    kernels.BF16_DOT: "bf16 dot",
-    kernels.INT8: "int8",
-    kernels.INT8_DOT: "int8 dot",
-    kernels.INT4: "int4",
-    kernels.INT4_DOT: "int4 dot",
+    layout.F32: "f32",
+    layout.BF16: "bf16",
+    layout.BF16_DOT: "bf16 dot",
+    layout.INT8: "int8",
+    layout.INT8_DOT: "int8 dot",
+    layout.INT4: "int4",
+    layout.INT4_DOT: "int4 dot",
 }
 # Relative to the spread of the logits. Where activations stay float32 the cache alone is rounded.
 TOLERANCE = {
-    kernels.F32: 5e-6,
-    kernels.BF16: 8e-3,
-    kernels.INT8: 8e-3,
-    kernels.INT4: 8e-3,
-    kernels.BF16_DOT: 1.5e-2,
-    kernels.INT8_DOT: 4e-2,
-    kernels.INT4_DOT: 4e-2,
+    layout.F32: 5e-6,
+    layout.BF16: 8e-3,
+    layout.INT8: 8e-3,
+    layout.INT4: 8e-3,
+    layout.BF16_DOT: 1.5e-2,
+    layout.INT8_DOT: 4e-2,
+    layout.INT4_DOT: 4e-2,
 }
 
 
@@ -86,16 +86,16 @@ def model_of(config, weights, kind, n_threads):
 def unpack(packed):
     """Return the matrix [O, K] that a packed one stands for: the oracle of the packing."""
     n_panels = len(packed.weights)
-    if packed.kind == kernels.F32:
+    if packed.kind == layout.F32:
         return packed.weights.transpose(0, 2, 1).reshape(n_panels * 16, -1)[
             : packed.n_out, : packed.n_in
         ]
-    if packed.kind in (kernels.BF16, kernels.BF16_DOT):
+    if packed.kind in (layout.BF16, layout.BF16_DOT):
         bits = packed.weights.transpose(0, 2, 1, 3).reshape(n_panels * 16, -1).astype(np.uint32)
         return (bits << 16).view(np.float32)[: packed.n_out, : packed.n_in]
     fours = packed.weights.transpose(0, 2, 1, 3)  # [P, 16, K / 4 or K / 8, 4]
     zero = 128
-    if packed.kind in (kernels.INT4, kernels.INT4_DOT):
+    if packed.kind in (layout.INT4, layout.INT4_DOT):
         fours = np.stack([fours & 15, fours >> 4], 3).reshape(n_panels, 16, -1, 4)
         zero = 8
     steps = fours.reshape(n_panels * 16, -1, 32).astype(np.float32) - zero
@@ -158,7 +158,7 @@ MIXED = [
 ]
 
 
-@pytest.mark.parametrize("kind", kernels.KINDS, ids=NAMES.get)
+@pytest.mark.parametrize("kind", processor.KINDS, ids=NAMES.get)
 @pytest.mark.parametrize("shape", SHAPES)
 def test_logits_are_those_of_torch_with_the_rounded_weights(shape, kind):
     config = SHAPES[shape]
@@ -173,7 +173,7 @@ def test_logits_are_those_of_torch_with_the_rounded_weights(shape, kind):
 
 def test_a_trunk_is_read_in_the_step_that_completes_it():
     config = SHAPES["nothing divides"]
-    model = model_of(config, weights_of(config), kernels.F32, 2)
+    model = model_of(config, weights_of(config), layout.F32, 2)
     trunk, own = (3, 20, 50, 4, None, 0), (3, 50, 60, 2, 4, 50)
     begun = [[(3, 0, 20, 4, None, 0)]]
     apart = run(model, config, model.new_cache(5), [*begun, [trunk], [own]])
@@ -183,21 +183,21 @@ def test_a_trunk_is_read_in_the_step_that_completes_it():
     assert torch.equal(turned, torch.cat((apart[:20], apart[-10:], apart[20:-10])))
 
 
-@pytest.mark.parametrize("kind", kernels.KINDS, ids=NAMES.get)
+@pytest.mark.parametrize("kind", processor.KINDS, ids=NAMES.get)
 def test_packing_rounds_to_the_nearest_step(kind):
     rng = np.random.default_rng(0)
     matrix = rng.standard_normal((37, 70), dtype=np.float32)
     matrix[3] = 0
     back = unpack(packing.pack(matrix, kind))
     assert back.shape == matrix.shape
-    if kind == kernels.F32:
+    if kind == layout.F32:
         assert (back == matrix).all()
         return
-    if kind in (kernels.BF16, kernels.BF16_DOT):
+    if kind in (layout.BF16, layout.BF16_DOT):
         theirs = torch.from_numpy(matrix).bfloat16().float().numpy()
         assert (back == theirs).all()
         return
-    steps = 127 if kind in (kernels.INT8, kernels.INT8_DOT) else 8
+    steps = 127 if kind in (layout.INT8, layout.INT8_DOT) else 8
     for row, again in zip(matrix, back, strict=True):
         for start in range(0, 70, 32):
             group, got = row[start : start + 32], again[start : start + 32]
@@ -207,7 +207,7 @@ def test_packing_rounds_to_the_nearest_step(kind):
             assert abs(group - got).max() <= bound + 1e-7
 
 
-@pytest.mark.parametrize("kind", kernels.KINDS, ids=NAMES.get)
+@pytest.mark.parametrize("kind", processor.KINDS, ids=NAMES.get)
 def test_a_rows_bits_depend_on_no_neighbour_no_slot_and_no_number_of_threads(kind):
     config = SHAPES["nothing divides"]
     weights = weights_of(config)
@@ -247,7 +247,7 @@ def test_working_space_has_no_near_neighbour_whose_rows_would_get_other_bits():
     """The states of a narrow model once lay just before the space for a row: the norm of the last
     row was then computed without vectors."""
     config = SHAPES["nothing divides"]
-    inputs, room, _ = model_of(config, weights_of(config), kernels.F32, 2)._room(5)
+    inputs, *room = model_of(config, weights_of(config), layout.F32, 2)._room(5).value
     for array in (*inputs, *room):
         whole = array.base
         while whole.base is not None:
@@ -257,7 +257,7 @@ def test_working_space_has_no_near_neighbour_whose_rows_would_get_other_bits():
         assert whole.nbytes - before - array.nbytes >= packing.APART
 
 
-@pytest.mark.parametrize("kind", [kernels.F32, kernels.BF16], ids=NAMES.get)
+@pytest.mark.parametrize("kind", [layout.F32, layout.BF16], ids=NAMES.get)
 def test_a_copied_slot_is_as_good_as_a_computed_one(kind):
     config = SHAPES["nothing divides"]
     model = model_of(config, weights_of(config), kind, 1)
@@ -273,11 +273,11 @@ def test_a_copied_slot_is_as_good_as_a_computed_one(kind):
         assert (a == b).all()
 
 
-@pytest.mark.parametrize("kind", [kernels.F32, kernels.BF16], ids=NAMES.get)
+@pytest.mark.parametrize("kind", [layout.F32, layout.BF16], ids=NAMES.get)
 def test_a_copy_takes_those_positions_and_no_others(kind):
     config = GPTConfig(vocab_size=9, block_size=50, n_layer=1, n_head=2, n_embd=6)
     cache = PanelCache(config, 2, kind)
-    lanes = 2 if kind == kernels.F32 else 1
+    lanes = 2 if kind == layout.F32 else 1
     rng = np.random.default_rng(0)
     for start, end in [(0, 1), (3, 3), (3, 4), (4, 7), (5, 30), (16, 32), (15, 33), (31, 50)]:
         cache.keys[:] = rng.integers(-9, 9, cache.keys.shape)
@@ -310,7 +310,7 @@ def positions(part, kind, axis, lanes):
 
 def test_states_and_head_apart_give_the_logits_of_a_step():
     config = SHAPES["heads of 16"]
-    model = model_of(config, weights_of(config), kernels.F32, 2)
+    model = model_of(config, weights_of(config), layout.F32, 2)
     tokens = ids(3, 21, config)
     spans = [Span(0, 0, 20), Span(None, 0, 1)]
     whole = model.step(tokens, spans, model.new_cache(1), [3, 19])
@@ -323,7 +323,7 @@ def test_states_and_head_apart_give_the_logits_of_a_step():
 @pytest.mark.parametrize("shape", SHAPES)
 def test_the_best_of_a_step_are_those_of_its_logits(shape, n_threads):
     config = SHAPES[shape]
-    model = model_of(config, weights_of(config), kernels.F32, n_threads)
+    model = model_of(config, weights_of(config), layout.F32, n_threads)
     spans = [Span(0, 0, 20), Span(1, 0, 1), Span(None, 0, 1), Span(None, 0, 1)]
     for n in (1, 2, 7, 41, config.vocab_size):
         tokens = ids(n, 23, config)
@@ -337,7 +337,7 @@ def test_the_best_of_a_step_are_those_of_its_logits(shape, n_threads):
 
 def ranked(row, n):
     """Return the ids of the n best of a row, as one thread finds them."""
-    row, n_spans = np.array(row, np.float32), -(-len(row) // kernels.SPAN)
+    row, n_spans = np.array(row, np.float32), -(-len(row) // layout.SPAN)
     keys, tokens, tops = np.empty(n, np.int32), np.empty(n, np.int64), np.empty(n, np.int32)
     held = kernels._rank(row, 0, keys, tokens, np.empty(n_spans, np.int32), tops)
     return tokens[:held].tolist()
@@ -369,7 +369,7 @@ def test_what_is_no_number_comes_first(nan):
 
 def test_a_row_that_is_no_number_is_found_so():
     config = SHAPES["heads of 16"]
-    model = model_of(config, weights_of(config), kernels.F32, 2)
+    model = model_of(config, weights_of(config), layout.F32, 2)
     cache = model.new_cache(1)
     cache.keys.view(np.float32)[:] = np.nan
     cache.values.view(np.float32)[:] = np.nan
@@ -379,7 +379,7 @@ def test_a_row_that_is_no_number_is_found_so():
 
 def test_garbage_of_another_sequence_hurts_nobody():
     config = SHAPES["nothing divides"]
-    model = model_of(config, weights_of(config), kernels.F32, 1)
+    model = model_of(config, weights_of(config), layout.F32, 1)
     tokens = ids(3, 30, config)
     clean = model.step(tokens, [Span(0, 0, 30)], model.new_cache(1), [29])
     cache = model.new_cache(2)
@@ -394,7 +394,7 @@ def test_garbage_of_another_sequence_hurts_nobody():
 def test_threads_of_python_that_share_a_pool_get_what_they_would_get_alone():
     config = SHAPES["nothing divides"]
     weights = weights_of(config)
-    models = [model_of(config, weights, kind, 2) for kind in (kernels.F32, kernels.INT8)]
+    models = [model_of(config, weights, kind, 2) for kind in (layout.F32, layout.INT8)]
     alone = [run(model, config, model.new_cache(5), MIXED) for model in models]
     found = {}
 
@@ -414,7 +414,7 @@ def test_threads_of_python_that_share_a_pool_get_what_they_would_get_alone():
 def test_a_forked_child_has_threads_of_its_own():
     """It once waited for its parent's threads, where nobody could stop it."""
     config = SHAPES["heads of 16"]
-    model = model_of(config, weights_of(config), kernels.F32, 2)
+    model = model_of(config, weights_of(config), layout.F32, 2)
     wanted = run(model, config, model.new_cache(5), MIXED[:1]).numpy().tobytes()
     reader, writer = os.pipe()
     child = os.fork()

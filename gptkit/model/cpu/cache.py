@@ -1,4 +1,4 @@
-"""Keys and values of sequences, in the layout of the kernels.
+"""Keys and values of sequences, in the layout of the layout.
 
 Shapes: S slots, T positions of a slot and W the head size, both rounded up to 16. Keys are panels
 of 16 positions, [T/16, W, 16]; values panels of 16 channels, [W/16, T, 16]. In bfloat16 pairs
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from gptkit.model.cpu import kernels
+from gptkit.model.cpu import layout
 from gptkit.model.forward import round_up
 
 if TYPE_CHECKING:
@@ -25,12 +25,14 @@ class PanelCache:
 
     def __init__(self, config: GPTConfig, n_slots: int, kind: int) -> None:
         self.kind = kind
-        self.n_positions = round_up(config.block_size, kernels.LANES)
-        self.width = round_up(config.head_size, kernels.LANES)
-        halves = 2 if kind == kernels.F32 else 1
+        self.n_positions = round_up(config.block_size, layout.LANES)
+        self.width = round_up(config.head_size, layout.LANES)
+        halves = 2 if kind == layout.F32 else 1
         shape = (config.n_layer, n_slots, config.n_head, self.n_positions * self.width * halves)
         self.keys, self.values = np.zeros(shape, np.int16), np.zeros(shape, np.int16)
-        self.kept = kernels.Kept(self.keys, self.values, kind, self.n_positions, self.width)
+        one = (kind, self.n_positions, self.width)
+        wide = (self.keys.view(np.float32), self.values.view(np.float32))
+        self.kept = layout.Laid(layout.Kept(self.keys, self.values, *wide, *one))
 
     @property
     def nbytes(self) -> int:
@@ -42,7 +44,7 @@ class PanelCache:
         if start >= end:
             return
         n_layer, n_slots, n_head, _ = self.keys.shape
-        lanes, pairs = kernels.LANES, 1 if self.kind == kernels.F32 else 2
+        lanes, pairs = layout.LANES, 1 if self.kind == layout.F32 else 2
         number = np.float32 if pairs == 1 else np.int16
         panels = (n_layer, n_slots, n_head, self.n_positions // lanes)
         keys = self.keys.view(number).reshape(*panels, self.width // pairs, lanes, pairs)
@@ -67,7 +69,7 @@ class PanelCache:
 
 def _panels(start: int, end: int) -> Iterator[tuple[slice, slice]]:
     """Yield panels and the positions in them: an opened one, the whole ones, another opened one."""
-    lanes = kernels.LANES
+    lanes = layout.LANES
     first, last = start // lanes, end // lanes
     if first == last:
         yield slice(first, first + 1), slice(start % lanes, end % lanes)

@@ -1,4 +1,4 @@
-"""The GPT on a CPU, for inference: packed weights, and a step in one call of the kernels.
+"""The GPT on a CPU, for inference: packed weights, and a step in one call of the layout.
 
 Shapes: N new tokens, C model width, I MLP width, V vocabulary.
 """
@@ -10,11 +10,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from gptkit.model.config import GPTConfig
-from gptkit.model.cpu import kernels
+from gptkit.model.cpu import layout
 from gptkit.model.cpu.cache import PanelCache
-from gptkit.model.cpu.packing import aligned, pack
-from gptkit.model.cpu.pool import pool
+from gptkit.model.cpu.layout import Laid, words
+from gptkit.model.cpu.packing import aligned
 from gptkit.model.forward import Span, round_up
 from gptkit.ranking import Found
 
@@ -24,6 +23,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor
 
+    from gptkit.model.config import GPTConfig
     from gptkit.model.cpu.packing import Packed
     from gptkit.model.cpu.pool import Pool
 
@@ -32,11 +32,12 @@ if TYPE_CHECKING:
 MATRICES = ("attn.c_attn", "attn.c_proj", "mlp.c_fc", "mlp.c_proj")
 HEAD = "lm_head"
 _NONE = np.empty((0, 0, 0, 0), np.int16)
-_NOTHING = kernels.Kept(_NONE, _NONE, kernels.F32, 0, 0)
+_WIDE = _NONE.view(np.float32)
+_NOTHING = Laid(layout.Kept(_NONE, _NONE, _WIDE, _WIDE, layout.F32, 0, 0))
 
 
 class CpuGPT:
-    """Token ids to logits, with the weights of GPT-2 parts in any of the kinds of `kernels`.
+    """Token ids to logits, with the weights of GPT-2 parts in any of the kinds of `layout`.
 
     A row's logits have the same bits in any step that it is part of.
     """
@@ -57,23 +58,25 @@ class CpuGPT:
         self._wte = _numbers(rest["wte.weight"])  # mapped: read by rows
         self._wpe = _numbers(rest["wpe.weight"]) if "wpe.weight" in rest else None
         n = config.n_layer  # may be 0, and the arrays have all their axes nevertheless
-        self._head = packed[HEAD].row()
+        head = packed[HEAD].row()
         matrices = [[packed[f"h.{i}.{name}"].row() for name in MATRICES] for i in range(n)]
         vectors = [_vectors(config, rest, i) for i in range(n)]
-        self._layers = kernels.Layers(
-            np.array(matrices, np.int64).reshape(n, len(MATRICES), len(self._head)),
+        no_norm = np.zeros((2, 0), np.float32)
+        weights = layout.Weights(
+            np.array(matrices, np.int64).reshape(n, len(MATRICES), len(head)),
             np.array(vectors, np.float32).reshape(n, 9 * config.n_embd + config.mlp_width),
+            head,
+            _norm(config, rest, "ln_f") if config.final_norm else no_norm,
             config.n_head,
             config.head_size,
-            np.float32(config.layer_norm_epsilon),
+            config.layer_norm_epsilon,
         )
-        self._no_layers = self._layers._replace(matrices=self._layers.matrices[:0])
-        self._no_norm = np.zeros((2, 0), np.float32)
-        self._norm = _norm(config, rest, "ln_f") if config.final_norm else self._no_norm
+        self._weights = Laid(weights)
+        self._head = Laid(weights._replace(matrices=weights.matrices[:0], norm=no_norm))
         first = packed[f"h.0.{MATRICES[0]}"] if config.n_layer else packed[HEAD]
-        self._cache_kind = kernels.F32 if first.kind == kernels.F32 else kernels.BF16
-        self._rooms: dict[int, tuple[kernels.Inputs, kernels.Room, Floats]] = {}
-        self._rankings: dict[tuple[int, int], tuple[NDArray[Any], ...]] = {}
+        self._cache_kind = layout.F32 if first.kind == layout.F32 else layout.BF16
+        self._rooms: dict[int, Laid] = {}
+        self._ranks: dict[tuple[int, int], Laid] = {}
 
     @property
     def nbytes(self) -> int:
@@ -102,24 +105,22 @@ class CpuGPT:
         self._pool.wake()
         order = _Order(spans)
         x, rows = self._embedded(ids, order), order.row_of[np.array(wanted, np.int64)]
-        best = self._best(len(rows), n)
-        logits = self._compute(self._layers, cache.kept, order.places, x, self._norm, rows, best)
-        return logits, Found(best.ids, best.logits) if n else None
+        made = self._compute(self._weights, cache.kept, order.places, x, rows, n)
+        found = Found(made.ids, made.scores) if n else None
+        return torch.from_numpy(made.logits), found
 
     def hidden(self, ids: Sequence[int], spans: Sequence[Span], cache: PanelCache) -> Tensor:
         """Append the spans' tokens to the cache; return the last layer's states [N, C]."""
         order = _Order(spans)
-        x = self._embedded(ids, order)
-        none = np.empty(0, np.int64)
-        self._compute(self._layers, cache.kept, order.places, x, self._norm, none, self._best(0, 0))
-        kernels.run_norm(x, self._norm, self._layers.eps, _inputs(self.config, len(x)))
+        x, none = self._embedded(ids, order), np.empty(0, np.int64)
+        self._compute(self._weights, cache.kept, order.places, x, none, 0, is_normed=True)
         return torch.from_numpy(x[order.row_of])
 
     def head(self, hidden: Tensor, wanted: Sequence[int]) -> Tensor:
         """Return float32 logits [len(wanted), V] of the rows `wanted` of states [N, C]."""
         x, rows = np.ascontiguousarray(hidden.numpy()), np.array(wanted, np.int64)
-        places, best = _Order(()).places, self._best(len(rows), 0)
-        return self._compute(self._no_layers, _NOTHING, places, x, self._no_norm, rows, best)
+        made = self._compute(self._head, _NOTHING, _Order(()).places, x, rows, 0)
+        return torch.from_numpy(made.logits)
 
     def _embedded(self, ids: Sequence[int], order: _Order) -> Floats:
         """Return what enters the first layer [M, C], of the M tokens that are no padding."""
@@ -133,44 +134,52 @@ class CpuGPT:
 
     def _compute(
         self,
-        layers: kernels.Layers,
-        kept: kernels.Kept,
-        places: kernels.Places,
+        weights: Laid,
+        kept: Laid,
+        places: layout.Places,
         x: Floats,
-        norm: Floats,
         rows: NDArray[np.int64],
-        best: kernels.Best,
-    ) -> Tensor:
-        """Take states [M, C] through the layers; return logits [len(rows), V] of those rows."""
+        n_best: int,
+        *,
+        is_normed: bool = False,
+    ) -> layout.Made:
+        """Take states x [M, C] through the layers; return what is made of those of `rows`."""
         assert len(x) or not len(rows)  # padding has no logits
-        logits = np.empty((len(rows), self.config.vocab_size), np.float32)
+        made = layout.Made(
+            np.empty((len(rows), self.config.vocab_size), np.float32),
+            np.empty((len(rows), n_best), np.int64),
+            np.empty((len(rows), n_best), np.float32),
+        )
         if len(x):
-            inputs, room, edge = self._room(max(len(x), len(rows)))
-            head = (self._head, norm, rows, logits, edge, best)
-            step = kernels.Step(kernels.PANELS, layers, kept, places, x, inputs, room, *head)
-            self._pool.run(step)
-        return torch.from_numpy(logits)
+            room, ranks = self._room(max(len(x), len(rows))), self._ranks_of(len(rows), n_best)
+            step = [self._pool.library.panels, int(is_normed)]
+            for laid in (weights, kept, room, ranks):
+                step += laid.words
+            step += words(places, layout.Places) + words(x, "f4:2") + words(rows, "i8:1")
+            step += words(made, layout.Made)
+            self._pool.run(np.array(step, np.int64))
+        return made
 
-    def _best(self, n_rows: int, n: int) -> kernels.Best:
-        """Return room for the n best tokens of rows; working space is kept."""
+    def _ranks_of(self, n_rows: int, n: int) -> Laid:
+        """Return working space for the n best tokens of rows; it is kept."""
         size = (_whole(n_rows), _whole(n)) if n else (0, 0)
-        if size not in self._rankings:
-            t, n_spans = self._pool.n, -(-self.config.vocab_size // kernels.SPAN)
-            self._rankings[size] = (
+        if size not in self._ranks:
+            t, n_spans = self._pool.n, -(-self.config.vocab_size // layout.SPAN)
+            ranks = layout.Ranks(
                 np.empty((t, *size), np.int32),
                 np.empty((t, *size), np.int64),
                 np.empty((t, size[0]), np.int64),
                 np.empty((t, n_spans), np.int32),
                 np.empty((t, size[1]), np.int32),
             )
-        ids, logits = np.empty((n_rows, n), np.int64), np.empty((n_rows, n), np.float32)
-        return kernels.Best(ids, logits, *self._rankings[size])
+            self._ranks[size] = Laid(ranks)
+        return self._ranks[size]
 
-    def _room(self, n: int) -> tuple[kernels.Inputs, kernels.Room, Floats]:
+    def _room(self, n: int) -> Laid:
         """Return working space for n rows; it is kept, and serves up to the next power of two."""
         size = _whole(n)
         if size not in self._rooms:
-            self._rooms[size] = _room(self.config, size, self._pool.n)
+            self._rooms[size] = Laid(_room(self.config, size, self._pool.n))
         return self._rooms[size]
 
 
@@ -211,15 +220,15 @@ class _Order:
         stored: list[int] = []
         for (trunk, other), members in groups.items():
             shared = 0 if trunk < 0 else other
-            is_seen = len(members) > kernels.BLOCK or any(slots[m] in seen for m in members)
+            is_seen = len(members) > layout.BLOCK or any(slots[m] in seen for m in members)
             stored += members if is_seen else ()
-            for start in range(0, len(members), kernels.BLOCK):
-                part = members[start : start + kernels.BLOCK]
+            for start in range(0, len(members), layout.BLOCK):
+                part = members[start : start + layout.BLOCK]
                 blocks.append((len(rows), len(rows) + len(part), max(trunk, 0), shared, is_seen))
                 rows += part
         self.kept = np.array(kept, np.int64)
         self.row_of = np.array(row_of, np.int64)
-        self.places = kernels.Places(
+        self.places = layout.Places(
             np.array(positions, np.int64),
             np.array(slots, np.int64),
             np.array(rows, np.int64),
@@ -228,43 +237,30 @@ class _Order:
         )
 
 
-def _room(config: GPTConfig, n: int, n_threads: int) -> tuple[kernels.Inputs, kernels.Room, Floats]:
-    """Return working space of a step of up to n rows, and of the last outputs of the head."""
-    wide = round_up(max(3 * config.n_embd, config.mlp_width), kernels.LANES)
-    width = round_up(config.head_size, kernels.LANES)
+def _room(config: GPTConfig, n: int, n_threads: int) -> layout.Room:
+    """Return working space of a step of up to n rows."""
+    wide = round_up(max(3 * config.n_embd, config.mlp_width), layout.LANES)
+    width = round_up(config.head_size, layout.LANES)
     # A trunk and the slot's own positions may each begin in the middle of a panel.
-    longest = round_up(config.block_size, kernels.LANES) + 3 * kernels.LANES
-    room = kernels.Room(
+    longest = round_up(config.block_size, layout.LANES) + 3 * layout.LANES
+    n_in = round_up(max(config.n_embd, config.mlp_width), layout.GROUP)
+    short = aligned((n, 2 * n_in), np.int8)
+    inputs = layout.Inputs(
+        aligned((n, n_in), np.float32),
+        short,
+        short.view(np.int16),
+        aligned((n, n_in // layout.GROUP), np.float32),
+        aligned((n, n_in // layout.GROUP), np.int32),
+    )
+    return layout.Room(
+        inputs,
         aligned((n, wide), np.float32),
         aligned((n, config.n_embd), np.float32),
-        aligned((n_threads, kernels.BLOCK, width), np.float32),
-        aligned((n_threads, kernels.BLOCK, longest), np.float32),
-        aligned((n_threads, 2, kernels.BLOCK, width), np.float32),
+        aligned((n_threads, layout.BLOCK, width), np.float32),
+        aligned((n_threads, layout.BLOCK, longest), np.float32),
+        aligned((n_threads, 2, layout.BLOCK, width), np.float32),
+        aligned((n, layout.LANES), np.float32),
     )
-    return _inputs(config, n), room, aligned((n, kernels.LANES), np.float32)
-
-
-def _inputs(config: GPTConfig, n: int) -> kernels.Inputs:
-    n_in = round_up(max(config.n_embd, config.mlp_width), kernels.GROUP)
-    return kernels.Inputs(
-        aligned((n, n_in), np.float32),
-        aligned((n, 2 * n_in), np.int8),
-        aligned((n, n_in // kernels.GROUP), np.float32),
-        aligned((n, n_in // kernels.GROUP), np.int32),
-    )
-
-
-def warm_up() -> None:
-    """Have numba compile all that a model needs, or load it: a small one takes a step."""
-    config = GPTConfig(vocab_size=kernels.LANES + 1, block_size=1, n_layer=1, n_embd=1)
-    names = [*(f"h.0.{name}" for name in MATRICES), HEAD]
-    packed = {name: pack(np.zeros((4, 4), np.float32), kernels.F32) for name in names}
-    weights = ("wte", "wpe", "ln_f", "h.0.ln_1", "h.0.ln_2")
-    rest = {f"{name}.weight": torch.zeros(config.vocab_size, 1) for name in weights[:2]}
-    rest |= {f"{name}.weight": torch.zeros(1) for name in weights[2:]}
-    model, spans = CpuGPT(config, packed, rest, pool(1)), [Span(0, 0, 1)]
-    model.step([0], spans, model.new_cache(1), [0])
-    model.hidden([0], spans, model.new_cache(1))
 
 
 def _whole(n: int) -> int:

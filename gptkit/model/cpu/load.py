@@ -42,13 +42,13 @@ def kinds_of(dtype: str) -> tuple[int, int]:
 
     The head of 4 bits has 8: a word's last bit of probability is decided there.
     """
-    from gptkit.model.cpu import kernels, processor
+    from gptkit.model.cpu import layout, processor
 
-    eight = kernels.INT8_DOT if processor.HAS_INT8_DOT else kernels.INT8
-    four = kernels.INT4_DOT if processor.HAS_INT8_DOT else kernels.INT4
-    half = kernels.BF16_DOT if processor.HAS_BF16_DOT else kernels.BF16
+    eight = layout.INT8_DOT if processor.HAS_INT8_DOT else layout.INT8
+    four = layout.INT4_DOT if processor.HAS_INT8_DOT else layout.INT4
+    half = layout.BF16_DOT if processor.HAS_BF16_DOT else layout.BF16
     return {
-        "float32": (kernels.F32, kernels.F32),
+        "float32": (layout.F32, layout.F32),
         "bfloat16": (half, half),
         "int8": (eight, eight),
         "int4": (four, eight),
@@ -100,9 +100,9 @@ def model(
 def compile_kernels(tell: Callable[[str], None] | None) -> None:
     """Have the kernels ready; `tell` is told if that takes long, which it does once."""
     with _patience(tell):
-        from gptkit.model.cpu.gpt import warm_up
+        from gptkit.model.cpu.library import library
 
-        warm_up()
+        library()
 
 
 def _shapes(config: GPTConfig, layers: int, last: int) -> dict[str, tuple[int, int, int]]:

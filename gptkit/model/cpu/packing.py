@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from gptkit.model.cpu import kernels
+from gptkit.model.cpu import layout
 from gptkit.model.forward import round_up
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-SCALED = (kernels.INT8, kernels.INT8_DOT, kernels.INT4, kernels.INT4_DOT)
+SCALED = (layout.INT8, layout.INT8_DOT, layout.INT4, layout.INT4_DOT)
 ALIGNED = 64
 """Bytes: vectors that cross a cache line cost time."""
 APART = 1024
@@ -41,12 +41,12 @@ class Packed(NamedTuple):
     @property
     def scales(self) -> NDArray[np.float16]:
         """A scale for each row and group, [P, K/32, 16]; none for floats."""
-        n_panels, n_groups = _n_panels(self.n_out), -(-self.n_in // kernels.GROUP)
-        shape = (n_panels if self.kind in SCALED else 0, n_groups, kernels.LANES)
+        n_panels, n_groups = _n_panels(self.n_out), -(-self.n_in // layout.GROUP)
+        shape = (n_panels if self.kind in SCALED else 0, n_groups, layout.LANES)
         return _part(self.data, self.weights.nbytes, np.float16, shape)
 
     def row(self) -> NDArray[np.int64]:
-        """Return what the kernels know of it: see `kernels.WEIGHTS` and those after it."""
+        """Return what the kernels know of it: see `layout.WEIGHTS` and those after it."""
         weights, scales = self.weights, self.scales
         return np.array(
             [
@@ -55,7 +55,7 @@ class Packed(NamedTuple):
                 scales.ctypes.data if len(scales) else 0,
                 scales.nbytes // len(scales) if len(scales) else 0,
                 self.kind,
-                round_up(self.n_in, kernels.GROUP),
+                round_up(self.n_in, layout.GROUP),
                 self.n_out,
             ],
             np.int64,
@@ -66,22 +66,22 @@ def n_bytes(kind: int, n_out: int, n_in: int) -> int:
     """Return how many bytes a matrix takes: whole cache lines, so that the next one begins well."""
     dtype, shape = _panels(kind, n_out, n_in)
     weights = int(np.prod(shape)) * np.dtype(dtype).itemsize
-    scales = _n_panels(n_out) * -(-n_in // kernels.GROUP) * kernels.LANES * 2
+    scales = _n_panels(n_out) * -(-n_in // layout.GROUP) * layout.LANES * 2
     return round_up(weights + (scales if kind in SCALED else 0), ALIGNED)
 
 
 def _n_panels(n_out: int) -> int:
-    return -(-n_out // kernels.LANES)
+    return -(-n_out // layout.LANES)
 
 
 def _panels(kind: int, n_out: int, n_in: int) -> tuple[type[np.generic], tuple[int, ...]]:
-    n_panels, k = _n_panels(n_out), round_up(n_in, kernels.GROUP)
-    if kind == kernels.F32:
-        return np.float32, (n_panels, k, kernels.LANES)
-    if kind in (kernels.BF16, kernels.BF16_DOT):
-        return np.uint16, (n_panels, k // 2, kernels.LANES, 2)
-    a_word = 4 if kind in (kernels.INT8, kernels.INT8_DOT) else 8
-    return np.uint8, (n_panels, k // a_word, kernels.LANES, 4)
+    n_panels, k = _n_panels(n_out), round_up(n_in, layout.GROUP)
+    if kind == layout.F32:
+        return np.float32, (n_panels, k, layout.LANES)
+    if kind in (layout.BF16, layout.BF16_DOT):
+        return np.uint16, (n_panels, k // 2, layout.LANES, 2)
+    a_word = 4 if kind in (layout.INT8, layout.INT8_DOT) else 8
+    return np.uint8, (n_panels, k // a_word, layout.LANES, 4)
 
 
 def _part(
@@ -111,21 +111,21 @@ def pack(matrix: NDArray[np.float32], kind: int) -> Packed:
     and 4: the largest weight is 127 or -8 steps."""
     n_out, n_in = matrix.shape
     made = Packed(kind, n_out, n_in, aligned((n_bytes(kind, n_out, n_in),), np.uint8))
-    n_panels, k = _n_panels(n_out), round_up(n_in, kernels.GROUP)
-    if matrix.shape != (n_panels * kernels.LANES, k):
-        whole = np.zeros((n_panels * kernels.LANES, k), np.float32)
+    n_panels, k = _n_panels(n_out), round_up(n_in, layout.GROUP)
+    if matrix.shape != (n_panels * layout.LANES, k):
+        whole = np.zeros((n_panels * layout.LANES, k), np.float32)
         whole[:n_out, :n_in] = matrix
         matrix = whole
-    panels = matrix.reshape(n_panels, kernels.LANES, k)
-    if kind == kernels.F32:
+    panels = matrix.reshape(n_panels, layout.LANES, k)
+    if kind == layout.F32:
         made.weights[...] = panels.transpose(0, 2, 1)
-    elif kind in (kernels.BF16, kernels.BF16_DOT):
-        pairs = bf16_bits(np.ascontiguousarray(panels)).reshape(n_panels, kernels.LANES, k // 2, 2)
+    elif kind in (layout.BF16, layout.BF16_DOT):
+        pairs = bf16_bits(np.ascontiguousarray(panels)).reshape(n_panels, layout.LANES, k // 2, 2)
         made.weights[...] = pairs.transpose(0, 2, 1, 3)
     else:
         scales, fours = _quantised(
-            panels.reshape(n_panels, kernels.LANES, k // kernels.GROUP, kernels.GROUP),
-            eight=kind in (kernels.INT8, kernels.INT8_DOT),
+            panels.reshape(n_panels, layout.LANES, k // layout.GROUP, layout.GROUP),
+            eight=kind in (layout.INT8, layout.INT8_DOT),
         )
         made.weights[...] = fours.transpose(0, 2, 1, 3)
         made.scales[...] = scales.transpose(0, 2, 1)

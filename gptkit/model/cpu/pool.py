@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from gptkit.model.cpu import kernels
+from gptkit.model.cpu import layout
+from gptkit.model.cpu.library import library
 from gptkit.model.cpu.packing import aligned
 from gptkit.model.cpu.processor import FUTEX
 
 if TYPE_CHECKING:
-    from gptkit.model.cpu.kernels import Step
+    from numpy.typing import NDArray
 
 
 @cache
@@ -32,8 +33,9 @@ class Pool:
     """
 
     def __init__(self, n: int) -> None:
-        self.n = n
-        self._words = aligned((kernels.WORDS,), np.int64)
+        self.n, self.library = n, library()
+        self._words = aligned((layout.WORDS,), np.int64)
+        self._at = self._words.ctypes.data
         self._start()
         if hasattr(os, "register_at_fork"):
             os.register_at_fork(after_in_child=self._start)  # a child has no threads but its own
@@ -47,20 +49,20 @@ class Pool:
 
     def wake(self) -> None:
         """Wake the threads that sleep in the kernels: a step is near."""
-        kernels.wake(self._words.ctypes.data, self.n)
+        self.library.wake(self._at, self.n)
 
-    def run(self, step: Step) -> None:
-        """Compute a step; several are served in turn."""
+    def run(self, step: NDArray[np.int64]) -> None:
+        """Compute a step, by its words; several are served in turn."""
         with self._lock:
             if not FUTEX:
-                number = 1 + int(self._words[kernels.STEPS])
+                number = 1 + int(self._words[layout.STEPS])
                 for asked in self._asked:
                     asked.put(number)
-            kernels.lead(kernels.PART, self.n, self._words.ctypes.data, step)
+            self.library.lead(self.library.part, self.n, self._at, step.ctypes.data)
 
     def _follow(self, t: int, asked: SimpleQueue[int]) -> None:
         done = 0
         while True:
             # A number may be there twice, where Ctrl-C came between it and its step.
             if FUTEX or asked.get() > done:
-                done = kernels.follow(kernels.PART, t, self.n, self._words.ctypes.data, done)
+                done = self.library.follow(self.library.part, t, self.n, self._at, done)
