@@ -5,20 +5,21 @@ Shapes: N new tokens, C model width, I MLP width, V vocabulary.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from array import array
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 
 from gptkit.model.cpu import layout
 from gptkit.model.cpu.cache import PanelCache
-from gptkit.model.cpu.layout import Laid, words
+from gptkit.model.cpu.layout import Laid
 from gptkit.model.cpu.packing import aligned
 from gptkit.model.forward import Span, round_up
 from gptkit.ranking import Found
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from numpy.typing import NDArray
     from torch import Tensor
@@ -31,6 +32,11 @@ if TYPE_CHECKING:
 
 MATRICES = ("attn.c_attn", "attn.c_proj", "mlp.c_fc", "mlp.c_proj")
 HEAD = "lm_head"
+_TABLES = {
+    torch.float32: layout.F32,
+    torch.bfloat16: layout.BF16,
+    torch.float16: layout.F16,
+}
 _NONE = np.empty((0, 0, 0, 0), np.int16)
 _WIDE = _NONE.view(np.float32)
 _NOTHING = Laid(layout.Kept(_NONE, _NONE, _WIDE, _WIDE, layout.F32, 0, 0))
@@ -55,8 +61,7 @@ class CpuGPT:
         """`packed` has each of MATRICES as h.N.NAME, and HEAD; `rest` the other weights by name."""
         self.config = config
         self._packed, self._pool = packed, threads
-        self._wte = _numbers(rest["wte.weight"])  # mapped: read by rows
-        self._wpe = _numbers(rest["wpe.weight"]) if "wpe.weight" in rest else None
+        self._wte, self._wpe = _table(rest, "wte.weight"), _table(rest, "wpe.weight")
         n = config.n_layer  # may be 0, and the arrays have all their axes nevertheless
         head = packed[HEAD].row()
         matrices = [[packed[f"h.{i}.{name}"].row() for name in MATRICES] for i in range(n)]
@@ -67,6 +72,8 @@ class CpuGPT:
             np.array(vectors, np.float32).reshape(n, 9 * config.n_embd + config.mlp_width),
             head,
             _norm(config, rest, "ln_f") if config.final_norm else no_norm,
+            *_said(self._wte),
+            *_said(self._wpe),
             config.n_head,
             config.head_size,
             config.layer_norm_epsilon,
@@ -75,8 +82,8 @@ class CpuGPT:
         self._head = Laid(weights._replace(matrices=weights.matrices[:0], norm=no_norm))
         first = packed[f"h.0.{MATRICES[0]}"] if config.n_layer else packed[HEAD]
         self._cache_kind = layout.F32 if first.kind == layout.F32 else layout.BF16
-        self._rooms: dict[int, Laid] = {}
-        self._ranks: dict[tuple[int, int], Laid] = {}
+        self._rooms: dict[int, Laid[layout.Room]] = {}
+        self._ranks: dict[tuple[int, int], Laid[layout.Ranks]] = {}
 
     @property
     def nbytes(self) -> int:
@@ -103,64 +110,65 @@ class CpuGPT:
     ) -> tuple[Tensor, Found | None]:
         """Do as `step`; return the n best tokens of each row too, n of 0 to V; None if it is 0."""
         self._pool.wake()
-        order = _Order(spans)
-        x, rows = self._embedded(ids, order), order.row_of[np.array(wanted, np.int64)]
-        made = self._compute(self._weights, cache.kept, order.places, x, rows, n)
+        order = _Order(ids, spans)
+        made = self._compute(self._weights, cache.kept, order, order.rows(wanted), n)
         found = Found(made.ids, made.scores) if n else None
         return torch.from_numpy(made.logits), found
 
     def hidden(self, ids: Sequence[int], spans: Sequence[Span], cache: PanelCache) -> Tensor:
         """Append the spans' tokens to the cache; return the last layer's states [N, C]."""
-        order = _Order(spans)
-        x, none = self._embedded(ids, order), np.empty(0, np.int64)
-        self._compute(self._weights, cache.kept, order.places, x, none, 0, is_normed=True)
-        return torch.from_numpy(x[order.row_of])
+        order = _Order(ids, spans)
+        x = aligned((len(order.tokens), self.config.n_embd), np.float32)
+        self._compute(self._weights, cache.kept, order, [], 0, x, is_normed=True)
+        return torch.from_numpy(x[order.rows(range(len(ids)))])
 
     def head(self, hidden: Tensor, wanted: Sequence[int]) -> Tensor:
         """Return float32 logits [len(wanted), V] of the rows `wanted` of states [N, C]."""
-        x, rows = np.ascontiguousarray(hidden.numpy()), np.array(wanted, np.int64)
-        made = self._compute(self._head, _NOTHING, _Order(()).places, x, rows, 0)
+        x, rows = np.ascontiguousarray(hidden.numpy()), list(wanted)
+        made = self._compute(self._head, _NOTHING, _Order((), ()), rows, 0, x)
         return torch.from_numpy(made.logits)
-
-    def _embedded(self, ids: Sequence[int], order: _Order) -> Floats:
-        """Return what enters the first layer [M, C], of the M tokens that are no padding."""
-        # Not by torch: it would take threads for it, which turn for milliseconds in our way.
-        tokens = np.array(ids, np.int64)[order.kept]
-        assert not len(tokens) or tokens.min() >= 0
-        x = _floats(self._wte, tokens)
-        if self._wpe is not None:
-            x += _floats(self._wpe, order.places.positions)
-        return x
 
     def _compute(
         self,
-        weights: Laid,
-        kept: Laid,
-        places: layout.Places,
-        x: Floats,
-        rows: NDArray[np.int64],
+        weights: Laid[layout.Weights],
+        kept: Laid[layout.Kept],
+        order: _Order,
+        rows: Sequence[int],
         n_best: int,
+        x: Floats | None = None,
         *,
         is_normed: bool = False,
     ) -> layout.Made:
-        """Take states x [M, C] through the layers; return what is made of those of `rows`."""
-        assert len(x) or not len(rows)  # padding has no logits
+        """Take tokens, or states x [N, C], through the layers; return what is made of `rows`."""
+        n = len(order.tokens) if x is None else len(x)
+        assert n or not rows  # padding has no logits
         made = layout.Made(
             np.empty((len(rows), self.config.vocab_size), np.float32),
             np.empty((len(rows), n_best), np.int64),
             np.empty((len(rows), n_best), np.float32),
         )
-        if len(x):
-            room, ranks = self._room(max(len(x), len(rows))), self._ranks_of(len(rows), n_best)
-            step = [self._pool.library.panels, int(is_normed)]
-            for laid in (weights, kept, room, ranks):
-                step += laid.words
-            step += words(places, layout.Places) + words(x, "f4:2") + words(rows, "i8:1")
-            step += words(made, layout.Made)
-            self._pool.run(np.array(step, np.int64))
+        if n:
+            room = self._room(max(n, len(rows)))
+            call = layout.Call(
+                self._pool.library.panels,
+                is_normed,
+                weights.at,
+                kept.at,
+                room.at,
+                self._ranks_of(len(rows), n_best).at,
+                (room.value.x if x is None else x).ctypes.data,
+                n,
+                len(order.tokens),
+                len(order.blocks) // 5,
+                len(order.stored),
+                len(rows),
+                n_best,
+                *(one.ctypes.data for one in made),
+            )
+            self._pool.run(array("q", [*call, *order.numbers(), *rows]))
         return made
 
-    def _ranks_of(self, n_rows: int, n: int) -> Laid:
+    def _ranks_of(self, n_rows: int, n: int) -> Laid[layout.Ranks]:
         """Return working space for the n best tokens of rows; it is kept."""
         size = (_whole(n_rows), _whole(n)) if n else (0, 0)
         if size not in self._ranks:
@@ -175,7 +183,7 @@ class CpuGPT:
             self._ranks[size] = Laid(ranks)
         return self._ranks[size]
 
-    def _room(self, n: int) -> Laid:
+    def _room(self, n: int) -> Laid[layout.Room]:
         """Return working space for n rows; it is kept, and serves up to the next power of two."""
         size = _whole(n)
         if size not in self._rooms:
@@ -190,51 +198,50 @@ class _Order:
     any slots that share a trunk.
     """
 
-    def __init__(self, spans: Sequence[Span]) -> None:
-        positions: list[int] = []
-        slots: list[int] = []
-        kept: list[int] = []
-        row_of: list[int] = []
+    def __init__(self, ids: Sequence[int], spans: Sequence[Span]) -> None:
+        self.tokens: list[int] = []
+        self.positions: list[int] = []
+        self.slots: list[int] = []
+        self.order: list[int] = []
+        self.blocks: list[int] = []
+        self.stored: list[int] = []
+        self._row_of: list[int] = []
         groups: dict[tuple[int, int], list[int]] = {}
         group_of: dict[int, tuple[int, int]] = {}
         seen: set[int] = set()  # slots that rows of another group read
         at = 0
         for span in spans:
             if span.slot is None:
-                row_of += [0] * span.n
+                self._row_of += [0] * span.n
             else:
-                first = len(slots)
+                first = len(self.slots)
                 key = (-1, span.slot) if span.trunk is None else (span.trunk, span.shared)
                 groups.setdefault(key, []).extend(range(first, first + span.n))
                 if group_of.setdefault(span.slot, key) != key:
                     seen.add(span.slot)
                 if span.trunk is not None:
                     seen.add(span.trunk)
-                positions += range(span.start, span.start + span.n)
-                slots += [span.slot] * span.n
-                kept += range(at, at + span.n)
-                row_of += range(first, first + span.n)
+                self.tokens += ids[at : at + span.n]
+                self.positions += range(span.start, span.start + span.n)
+                self.slots += [span.slot] * span.n
+                self._row_of += range(first, first + span.n)
             at += span.n
-        rows: list[int] = []
-        blocks: list[tuple[int, int, int, int, int]] = []
-        stored: list[int] = []
         for (trunk, other), members in groups.items():
             shared = 0 if trunk < 0 else other
-            is_seen = len(members) > layout.BLOCK or any(slots[m] in seen for m in members)
-            stored += members if is_seen else ()
+            is_seen = len(members) > layout.BLOCK or any(self.slots[m] in seen for m in members)
+            self.stored += members if is_seen else ()
             for start in range(0, len(members), layout.BLOCK):
-                part = members[start : start + layout.BLOCK]
-                blocks.append((len(rows), len(rows) + len(part), max(trunk, 0), shared, is_seen))
-                rows += part
-        self.kept = np.array(kept, np.int64)
-        self.row_of = np.array(row_of, np.int64)
-        self.places = layout.Places(
-            np.array(positions, np.int64),
-            np.array(slots, np.int64),
-            np.array(rows, np.int64),
-            np.array(blocks, np.int64).reshape(-1, 5),
-            np.array(stored, np.int64),
-        )
+                part, first = members[start : start + layout.BLOCK], len(self.order)
+                self.blocks += (first, first + len(part), max(trunk, 0), shared, is_seen)
+                self.order += part
+
+    def rows(self, wanted: Iterable[int]) -> list[int]:
+        """Return which rows those of a step are, without padding."""
+        return [self._row_of[i] for i in wanted]
+
+    def numbers(self) -> list[int]:
+        """Return what lies behind a `layout.Call`."""
+        return self.tokens + self.positions + self.slots + self.order + self.blocks + self.stored
 
 
 def _room(config: GPTConfig, n: int, n_threads: int) -> layout.Room:
@@ -254,6 +261,7 @@ def _room(config: GPTConfig, n: int, n_threads: int) -> layout.Room:
     )
     return layout.Room(
         inputs,
+        aligned((n, config.n_embd), np.float32),
         aligned((n, wide), np.float32),
         aligned((n, config.n_embd), np.float32),
         aligned((n_threads, layout.BLOCK, width), np.float32),
@@ -268,17 +276,17 @@ def _whole(n: int) -> int:
     return 1 << max(n - 1, 0).bit_length()
 
 
-def _numbers(table: Tensor) -> NDArray[Any]:
-    """Return a tensor's memory; NumPy has no bfloat16, so those are their bits, in uint16."""
-    return table.view(torch.uint16).numpy() if table.dtype == torch.bfloat16 else table.numpy()
+def _table(rest: Mapping[str, Tensor], name: str) -> Tensor | None:
+    """Return embeddings as they are, mapped, where the kernels can read them so."""
+    if name not in rest:
+        return None
+    found = rest[name].contiguous()
+    return found if found.dtype in _TABLES else found.float()
 
 
-def _floats(table: NDArray[Any], rows: NDArray[np.int64]) -> Floats:
-    """Return rows of a table in float32."""
-    found = table[rows]
-    if found.dtype == np.uint16:
-        return (found.astype(np.uint32) << 16).view(np.float32)
-    return found.astype(np.float32, copy=False)
+def _said(table: Tensor | None) -> tuple[int, int]:
+    """Return the address and the kind of embeddings."""
+    return (0, 0) if table is None else (table.data_ptr(), _TABLES[table.dtype])
 
 
 def _norm(config: GPTConfig, rest: Mapping[str, Tensor], name: str) -> Floats:

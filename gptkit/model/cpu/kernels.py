@@ -18,11 +18,14 @@ from typing import Any
 import numpy as np
 from llvmlite import ir
 from numba import from_dtype, njit, types
+from numba.core import cgutils
 from numba.core.imputils import impl_ret_borrowed
 from numba.extending import intrinsic
+from numba.np.arrayobj import make_array, populate_array
 
 from gptkit.model.cpu.layout import (
     BF16_DOT,
+    F16,
     F32,
     FORMS,
     GROUP,
@@ -38,9 +41,12 @@ from gptkit.model.cpu.layout import (
     STEP,
     WEIGHTS,
     WEIGHTS_STRIDE,
+    Call,
     Inputs,
     Kept,
+    Made,
     Places,
+    Ranks,
     Room,
     Step,
     Weights,
@@ -50,13 +56,65 @@ from gptkit.model.cpu.panel import panel
 from gptkit.model.cpu.threads import OPTIONS, barrier, look
 
 _INLINE: dict[str, Any] = {**OPTIONS, "inline": "always"}
-_I32, _I64, _FLOAT = ir.IntType(32), ir.IntType(64), ir.FloatType()
+_I16, _I32, _I64, _FLOAT = ir.IntType(16), ir.IntType(32), ir.IntType(64), ir.FloatType()
 _f = np.float32
+
+
+def _type(form: str | type) -> Any:
+    """Return numba's type of a form: see `layout.FORMS`."""
+    if isinstance(form, type):
+        return types.NamedTuple([_type(one) for one in FORMS[form]], form)
+    kind, _, n_axes = form.partition(":")
+    number = from_dtype(np.dtype(kind))
+    return types.Array(number, int(n_axes), "C") if n_axes else number
+
+
+def _array_at(form: str) -> Any:
+    """Return a function that takes what lies at an address for an array of a shape."""
+    kind = _type(form)
+
+    @intrinsic
+    def array(typing: Any, at: Any, shape: Any) -> Any:
+        def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+            made = make_array(kind)(context, builder)
+            axes = cgutils.unpack_tuple(builder, args[1], kind.ndim)
+            size = context.get_abi_sizeof(context.get_data_type(kind.dtype))
+            strides = [ir.Constant(_I64, size)]
+            for n in reversed(axes[1:]):
+                strides.insert(0, builder.mul(strides[0], n))
+            data = builder.inttoptr(args[0], context.get_data_type(kind.dtype).as_pointer())
+            populate_array(made, data, axes, strides, strides[-1], meminfo=None)
+            return made._getvalue()
+
+        return kind(at, shape), generate
+
+    return array
+
+
+_numbers_at, _table_at, _row_at, _rows_at = map(_array_at, ("i8:1", "i8:2", "f4:1", "f4:2"))
 
 
 @intrinsic
 def _float_of_bits(typing: Any, value: Any) -> Any:
     return types.float32(types.int32), lambda c, b, s, args: b.bitcast(args[0], _FLOAT)
+
+
+@intrinsic
+def _float_of_half(typing: Any, value: Any) -> Any:
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return builder.fpext(builder.bitcast(args[0], ir.HalfType()), _FLOAT)
+
+    return types.float32(types.int16), generate
+
+
+@intrinsic
+def _half_at(typing: Any, at: Any) -> Any:
+    """Return the 16 bits at an address."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return builder.load(builder.inttoptr(args[0], _I16.as_pointer()))
+
+    return types.int16(types.int64), generate
 
 
 @intrinsic
@@ -458,6 +516,30 @@ def _attend(
 
 
 @njit(**OPTIONS)
+def _add_embedding(x: Any, at: int, kind: int) -> None:
+    """Add the numbers of a kind at an address to x [C]."""
+    if kind == F32:
+        _add_to(x, _row_at(at, (x.shape[0],)))
+    else:
+        for k in range(x.shape[0]):
+            bits = _half_at(at + 2 * k)
+            x[k] += _float_of_half(bits) if kind == F16 else _float_of_bits(np.int32(bits) << 16)
+
+
+@njit(**OPTIONS)
+def _embed(step: Step, m: int) -> None:
+    """Make the state of row m of its token and its position."""
+    weights, x = step.weights, step.x[m]
+    _fill(x)
+    wide = 4 if weights.wte_kind == F32 else 2
+    _add_embedding(x, weights.wte + step.tokens[m] * x.shape[0] * wide, weights.wte_kind)
+    if weights.wpe:
+        wide = 4 if weights.wpe_kind == F32 else 2
+        at = weights.wpe + step.places.positions[m] * x.shape[0] * wide
+        _add_embedding(x, at, weights.wpe_kind)
+
+
+@njit(**OPTIONS)
 def _run_layers(t: int, n_threads: int, words: int, step: Step) -> None:
     """One thread's part of all layers."""
     code, weights, kept, places, room = step.panels, step.weights, step.kept, step.places, step.room
@@ -656,35 +738,75 @@ def _run_head(t: int, n_threads: int, words: int, step: Step) -> None:
 # From the outside ---------------------------------------------------------------------------------
 
 
-def _type(form: str | type) -> Any:
-    """Return numba's type of a form: see `layout.FORMS`."""
-    if isinstance(form, type):
-        return types.NamedTuple([_type(one) for one in FORMS[form]], form)
-    kind, _, n_axes = form.partition(":")
-    number = from_dtype(np.dtype(kind))
-    return types.Array(number, int(n_axes), "C") if n_axes else number
+def _reader(form: type) -> Any:
+    """Return a function that reads what lies at an address."""
+    kind = _type(form)
+
+    @intrinsic
+    def read(typing: Any, at: Any) -> Any:
+        def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+            its = context.get_value_type(kind)
+            assert context.get_abi_sizeof(its) == 8 * n_words(form)
+            value = builder.load(builder.inttoptr(args[0], its.as_pointer()))
+            return impl_ret_borrowed(context, builder, kind, value)
+
+        return kind(types.int64), generate
+
+    return read
 
 
-_STEP = _type(Step)
+_call_at, _weights_at, _kept_at, _room_at, _ranks_at = map(
+    _reader, (Call, Weights, Kept, Room, Ranks)
+)
+_BEHIND = 8 * n_words(Call)
 
 
-@intrinsic
-def _step_at(typing: Any, at: Any) -> Any:
-    """Return the step that lies at an address."""
-
-    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        kind = context.get_value_type(_STEP)
-        assert context.get_abi_sizeof(kind) == 8 * n_words(Step)
-        step = builder.load(builder.inttoptr(args[0], kind.as_pointer()))
-        return impl_ret_borrowed(context, builder, _STEP, step)
-
-    return _STEP(types.int64), generate
+@njit(**OPTIONS)
+def _opened(at: int) -> Step:
+    """Return the step that a call asks for."""
+    call = _call_at(at)
+    weights = _weights_at(call.weights)
+    n, n_wanted, n_best = call.n_tokens, call.n_wanted, call.n_best
+    n_all = 4 * n + 5 * call.n_blocks + call.n_stored + n_wanted
+    numbers = _numbers_at(at + _BEHIND, (n_all,))
+    blocks, stored = 4 * n, 4 * n + 5 * call.n_blocks
+    wanted = stored + call.n_stored
+    places = Places(
+        numbers[n : 2 * n],
+        numbers[2 * n : 3 * n],
+        numbers[3 * n : 4 * n],
+        _table_at(at + _BEHIND + 8 * blocks, (call.n_blocks, 5)),
+        numbers[stored:wanted],
+    )
+    made = Made(
+        _rows_at(call.logits, (n_wanted, weights.head[N_OUT])),
+        _table_at(call.ids, (n_wanted, n_best)),
+        _rows_at(call.scores, (n_wanted, n_best)),
+    )
+    return Step(
+        call.panels,
+        call.is_normed,
+        weights,
+        _kept_at(call.kept),
+        _room_at(call.room),
+        _ranks_at(call.ranks),
+        numbers[:n],
+        places,
+        _rows_at(call.x, (call.n_rows, weights.n_head * weights.head_size)),
+        numbers[wanted:],
+        made,
+    )
 
 
 @njit(**OPTIONS)
 def _compute(t: int, n_threads: int, words: int) -> None:
     """One thread's part of the step."""
-    step = _step_at(look(words + 8 * STEP))
+    step = _opened(look(words + 8 * STEP))
+    if step.tokens.shape[0]:
+        for m in range(step.tokens.shape[0]):
+            if m % n_threads == t:
+                _embed(step, m)
+        barrier(words, n_threads)
     if step.weights.matrices.shape[0]:
         _run_layers(t, n_threads, words, step)
     if step.is_normed:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
 
 import numpy as np
 
@@ -11,9 +11,12 @@ if TYPE_CHECKING:
 
     Form = str | type
 
-F32, BF16, BF16_DOT, INT8, INT4, INT8_DOT, INT4_DOT = range(7)
+T = TypeVar("T")
+
+F32, BF16, BF16_DOT, INT8, INT4, INT8_DOT, INT4_DOT, F16 = range(8)
 """How a matrix is stored and multiplied. `_DOT` takes activations in 16 or 8 bits too, and needs
-AVX-512 BF16 or VNNI; without it they stay float32, which any processor can do."""
+AVX-512 BF16 or VNNI; without it they stay float32, which any processor can do. Embeddings alone are
+in F16."""
 
 LANES = 16
 GROUP = 32
@@ -37,12 +40,17 @@ the same of its scales, its kind, K rounded up to groups, and O."""
 
 class Weights(NamedTuple):
     """A model's: matrices [layer, 4, 7] (c_attn, c_proj, c_fc, c_proj), norms and biases
-    [layer, 9 C + I], what is said of the head, and the norm before it [2, C], or none [2, 0]."""
+    [layer, 9 C + I], what is said of the head, and the norm before it [2, C], or none [2, 0]; the
+    addresses and kinds of the embeddings of tokens and positions, 0 where there are none."""
 
     matrices: Any
     vectors: Any
     head: Any
     norm: Any
+    wte: int
+    wte_kind: int
+    wpe: int
+    wpe_kind: int
     n_head: int
     head_size: int
     eps: float
@@ -73,11 +81,13 @@ class Inputs(NamedTuple):
 
 
 class Room(NamedTuple):
-    """Working space: y [N, 3 C or I], mixes [N, C]; and for each thread queries [BLOCK, D], scores
-    [BLOCK, T], and mixes of a block's own positions and of a trunk's [2, BLOCK, D]. The last panel
-    of logits goes to edge [N, 16] first, since V need not be a multiple of 16."""
+    """Working space: states x [N, C], y [N, 3 C or I], mixes [N, C]; and for each thread queries
+    [BLOCK, D], scores [BLOCK, T], and mixes of a block's own positions and of a trunk's
+    [2, BLOCK, D]. The last panel of logits goes to edge [N, 16] first, since V need not be a
+    multiple of 16."""
 
     inputs: Inputs
+    x: Any
     y: Any
     attended: Any
     queries: Any
@@ -121,8 +131,9 @@ class Made(NamedTuple):
 
 
 class Step(NamedTuple):
-    """A step: x [N, C] becomes the states before the last norm, or behind it where `is_normed`, and
-    of M `rows` of them `made` is made. `panels` is where the product of panels lies."""
+    """A step: x [N, C], the embeddings of `tokens` [N] or what is there where they are [0], becomes
+    the states before the last norm, or behind it where `is_normed`; of M `rows` of them `made` is
+    made. `panels` is where the product of panels lies."""
 
     panels: int
     is_normed: int
@@ -130,21 +141,42 @@ class Step(NamedTuple):
     kept: Kept
     room: Room
     ranks: Ranks
+    tokens: Any
     places: Places
     x: Any
     rows: Any
     made: Made
 
 
+class Call(NamedTuple):
+    """How a step is asked for: numbers and addresses. Behind it lie, also in int64, the tokens;
+    positions, slots, order, blocks and stored rows of `Places`; and the rows wanted."""
+
+    panels: int
+    is_normed: int
+    weights: int
+    kept: int
+    room: int
+    ranks: int
+    x: int
+    n_rows: int
+    n_tokens: int
+    n_blocks: int
+    n_stored: int
+    n_wanted: int
+    n_best: int
+    logits: int
+    ids: int
+    scores: int
+
+
 FORMS: Mapping[type, tuple[Form, ...]] = {
-    Weights: ("i8:3", "f4:2", "i8:1", "f4:2", "i8", "i8", "f8"),
+    Weights: ("i8:3", "f4:2", "i8:1", "f4:2", *("i8",) * 6, "f8"),
     Kept: ("i2:4", "i2:4", "f4:4", "f4:4", "i8", "i8", "i8"),
     Inputs: ("f4:2", "i1:2", "i2:2", "f4:2", "i4:2"),
-    Room: (Inputs, "f4:2", "f4:2", "f4:3", "f4:3", "f4:4", "f4:2"),
+    Room: (Inputs, "f4:2", "f4:2", "f4:2", "f4:3", "f4:3", "f4:4", "f4:2"),
     Ranks: ("i4:3", "i8:3", "i8:2", "i4:2", "i4:2"),
-    Places: ("i8:1", "i8:1", "i8:1", "i8:2", "i8:1"),
-    Made: ("f4:2", "i8:2", "f4:2"),
-    Step: ("i8", "i8", Weights, Kept, Room, Ranks, Places, "f4:2", "i8:1", Made),
+    Call: ("i8",) * len(Call._fields),
 }
 """What the members are: numbers by NumPy's names, arrays with how many axes they have."""
 
@@ -173,9 +205,10 @@ def n_words(form: Form) -> int:
     return 5 + 2 * int(n_axes) if n_axes else 1
 
 
-class Laid:
-    """What serves many steps: its words, and what they point to."""
+class Laid(Generic[T]):
+    """What serves many steps: where it lies in memory, and what it points to."""
 
-    def __init__(self, value: NamedTuple) -> None:
+    def __init__(self, value: T) -> None:
         self.value = value
-        self.words = words(value, type(value))
+        self._words = np.array(words(value, type(value)), np.int64)
+        self.at: int = self._words.ctypes.data

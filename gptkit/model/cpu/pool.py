@@ -16,7 +16,7 @@ from gptkit.model.cpu.packing import aligned
 from gptkit.model.cpu.processor import FUTEX
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
+    from array import array
 
 
 @cache
@@ -51,14 +51,14 @@ class Pool:
         """Wake the threads that sleep in the kernels: a step is near."""
         self.library.wake(self._at, self.n)
 
-    def run(self, step: NDArray[np.int64]) -> None:
-        """Compute a step, by its words; several are served in turn."""
+    def run(self, step: array[int]) -> None:
+        """Compute a step, a `layout.Call` with what lies behind it; several are served in turn."""
         with self._lock:
             if not FUTEX:
                 number = 1 + int(self._words[layout.STEPS])
                 for asked in self._asked:
                     asked.put(number)
-            self.library.lead(self.library.part, self.n, self._at, step.ctypes.data)
+            self.library.lead(self.library.part, self.n, self._at, step.buffer_info()[0])
 
     def _follow(self, t: int, asked: SimpleQueue[int]) -> None:
         done = 0
