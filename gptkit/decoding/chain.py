@@ -50,6 +50,12 @@ def one_thread() -> Iterator[None]:
         torch.set_num_threads(before)
 
 
+def _is_plain(logits: Tensor) -> bool:
+    """Whether NumPy can read logits, as float32."""
+    is_here = logits.device.type == "cpu" and not logits.requires_grad
+    return is_here and logits.dtype == torch.float32
+
+
 def bests(logits: Tensor) -> list[float]:
     """Return the best logit of each row of logits [R, V]; NaN where there is one."""
     if logits.device.type == "cpu" and logits.dtype == torch.float32:
@@ -67,10 +73,11 @@ class Scored(NamedTuple):
 
     def of(self, rows: list[int]) -> Scored:
         """Return some of the rows."""
-        if rows == list(range(len(self.logits))):
+        if rows == list(range(self.logits.shape[0])):
             return self
         found = self.found and Found(self.found.ids[rows], self.found.scores[rows])
-        return Scored(self.logits[rows], found)
+        with one_thread():
+            return Scored(self.logits[rows], found)
 
     def are_finite(self) -> list[bool]:
         """Return whether the best logit of each row is a finite number."""
@@ -96,7 +103,6 @@ class ChainRunner:
         first, n = shortlist.plan(self.samplers, [request.chain]) or (0, 0)
         return n if first == 0 else 0
 
-    @one_thread()
     def pick(
         self,
         logits: Tensor,
@@ -107,23 +113,20 @@ class ChainRunner:
         """Do as `run`, by the best tokens of a row alone where that is enough.
 
         What is picked has no final logits then: no request has asked for them. `found` are the best
-        tokens, where they are known.
+        tokens of float32 logits on the CPU, where they are known.
         """
         scored = Scored(logits, found)
         asked = any(one.request.asks_for_final for one in positions)
         # A strategy may hand over what it has made itself, a drafter's model anything.
-        is_plain = logits.dtype == torch.float32 and not logits.requires_grad
-        fits = is_plain and logits.device.type == "cpu" and all(scored.are_finite())
-        if self.remembers or asked or not fits:
+        is_plain = found is not None or _is_plain(logits)
+        if self.remembers or asked or not (is_plain and all(scored.are_finite())):
             return self.run(logits, positions, vocab)
         return self._alone_where_it_fails(self._pick_by_best, scored, positions, vocab)
 
-    @one_thread()
     def run(self, logits: Tensor, positions: Sequence[Position], vocab: Vocab) -> list[Picked]:
         """Pick a token for each row of finite logits [R, V]; a row that fails carries its error."""
         return self._alone_where_it_fails(self._run, Scored(logits), positions, vocab)
 
-    @one_thread()
     def process(self, logits: Tensor, positions: Sequence[Position], vocab: Vocab) -> Tensor:
         """Return logits [R, V] after all stages but the picker."""
         return self._stages(PositionRows(positions, vocab, logits), logits)[-1]
@@ -214,6 +217,7 @@ class ChainRunner:
             self._planned = chains, plan
         return plan
 
+    @one_thread()
     def _run(self, scored: Scored, positions: Sequence[Position], vocab: Vocab) -> list[Picked]:
         logits = scored.logits
         rows = PositionRows(positions, vocab, logits)
@@ -228,6 +232,7 @@ class ChainRunner:
                 one.trace = self._trace(position, one.token, [x[row] for x in entered])
         return picked
 
+    @one_thread()
     def _stages(self, rows: PositionRows, logits: Tensor, end: int = -1) -> list[Tensor]:
         """Return the logits that enter each stage, up to stage `end`; -1 is the picker."""
         entered = [logits]

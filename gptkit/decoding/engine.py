@@ -342,12 +342,12 @@ class Engine:
                 work.one.hidden.append(hidden[work.first : work.first + work.n])
         return forward.head(hidden, plan.wanted)
 
-    @one_thread()
     def _settle(self, plan: StepPlan, scored: Scored) -> list[tuple[int, Event]]:
         """Note what is cached by now, and pick where there are logits."""
         if scored.logits.shape[-1] > self.vocab.size:  # a padded vocabulary: nobody can read those
-            logits = scored.logits.clone()
-            logits[:, self.vocab.size :] = float("-inf")
+            with one_thread():
+                logits = scored.logits.clone()
+                logits[:, self.vocab.size :] = float("-inf")
             scored = Scored(logits)
         finite = scored.are_finite()
         chains: dict[ChainRunner, list[Work]] = {}
@@ -387,7 +387,7 @@ class Engine:
                 if not finite[work.rows[depth]]:
                     events.append((work.seq.id, self._non_finite(work.seq)))
             if runner.remembers:
-                rows = scored.logits[[work.rows[depth] for work in good]]
+                rows = scored.of([work.rows[depth] for work in good]).logits
                 picks = runner.run(rows, [work.seq for work in good], self.vocab) if good else []
             else:
                 picks = [ahead[work.rows[depth]] for work in good]
@@ -398,7 +398,8 @@ class Engine:
                 seq.n_drafted += depth < len(draft)
                 seq.n_accepted += right
                 seq.n_cached = len(seq.tokens)  # what lies beyond was drafted in vain
-                event = self._commit(seq, picked, scored.logits[work.rows[depth]])
+                logits = scored.logits[work.rows[depth]] if seq.reads_logits else None
+                event = self._commit(seq, picked, logits)
                 events.append((seq.id, event))
                 if right and event.finish_reason is None:
                     works.append(work)
@@ -429,7 +430,7 @@ class Engine:
         return self._end(seq, event) if event.finish_reason is not None else event
 
     def _decide(self, seq: Sequence, picked: Picked, logits: Tensor | None) -> Event:
-        """Append a token; return its event. `logits` [V] are the model's own, where there are."""
+        """Append a token; return its event. `logits` [V] are the model's own, if they are read."""
         if picked.error is not None:
             return _failure(seq, picked.error)
         token = picked.token
@@ -441,7 +442,8 @@ class Engine:
             data = self._bytes(token)
             entropy = math.nan
             if logits is not None and seq.stopper.observes_entropy:
-                entropy = float(LogitStats(logits[None]).entropy)
+                with one_thread():
+                    entropy = float(LogitStats(logits[None]).entropy)
             stop = seq.stopper.push(token, data, seq.n_out, entropy)
             done = seq.runner.is_done(seq.states)
         except GptkitError as error:
@@ -515,6 +517,7 @@ class Engine:
         self.groups.append(group)
         return self._advance(group)
 
+    @one_thread()
     def _advance(self, group: Group) -> list[tuple[int, Event]]:
         """Hand a strategy its logits when all are there, and place the branches it wants next."""
         if group not in self.groups or any(twig.logits is None for twig in group.wanted):
@@ -612,7 +615,8 @@ def _logprobs(
     """Return the log-probabilities of the token and of the n best, in nats, by logits [V]."""
     if n is None or logits is None:
         return None, ()
-    logprobs = logits.log_softmax(-1)
-    best = logprobs.topk(min(n, len(logprobs)))
+    with one_thread():
+        logprobs = logits.log_softmax(-1)
+        best = logprobs.topk(min(n, len(logprobs)))
     pairs = zip(best.indices.tolist(), best.values.tolist(), strict=True)
     return float(logprobs[token]), tuple(Alternative(i, lp) for i, lp in pairs)

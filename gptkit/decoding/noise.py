@@ -7,6 +7,7 @@ Nothing here has state. R rows, K token ids.
 from __future__ import annotations
 
 import hashlib
+from array import array
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
@@ -73,6 +74,21 @@ def uniform(
     """
     u = (hash32(seeds, domain, positions, ids).astype(np.float64) + 0.5) * 2.0**-32
     return np.minimum(u, 1 - 2.0**-24).astype(np.float32)
+
+
+def few_uniforms(seed: int, domain: int, position: int, ids: Iterable[int]) -> list[float]:
+    """Return what `uniform` does, for one row: a dozen tokens take less time in plain numbers."""
+    begun = _mix(_begun(seed, domain), position)
+    bits = [_ended(_mix(begun, token)) for token in ids]
+    return array("f", [min((one + 0.5) * 2.0**-32, 1 - 2.0**-24) for one in bits]).tolist()
+
+
+def _ended(h: int) -> int:
+    """Return the noise of the state behind the last word, as `hash32` does at its end."""
+    h ^= 16  # the length in bytes
+    h = (h ^ h >> 16) * 0x85EBCA6B & _MASK32
+    h = (h ^ h >> 13) * 0xC2B2AE35 & _MASK32
+    return h ^ h >> 16
 
 
 def derive(seed: int, *steps: int) -> int:

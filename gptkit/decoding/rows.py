@@ -159,6 +159,10 @@ class PositionRows:
         domain = (self.domain + stream) & 0xFFFFFFFF
         return noise.uniform(self._seeds, domain, self._positions, ids)
 
+    def few_uniforms(self, row: int, ids: list[int]) -> list[float]:
+        """Return what `uniforms` does, for a few tokens of one row."""
+        return noise.few_uniforms(self._seeds[row], self.domain, self._positions[row], ids)
+
     @staticmethod
     def _history(one: Position, scope: str, window: int) -> Any:
         tokens = one.tokens[one.prompt_len :] if scope == "output" else one.tokens

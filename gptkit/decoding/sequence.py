@@ -73,6 +73,11 @@ class Sequence:
         return len(self.tokens) - self.prompt_len
 
     @property
+    def reads_logits(self) -> bool:
+        """Whether more is asked of the model's logits than a token."""
+        return self.request.logprobs is not None or self.stopper.observes_entropy
+
+    @property
     def n_shared(self) -> int:
         """Tokens that lie in the trunk."""
         return len(self.trunk.tokens) if self.trunk is not None else 0

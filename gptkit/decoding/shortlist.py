@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from gptkit.decoding.rows import PositionRows
     from gptkit.ranking import Found
 
-    Noise = Callable[[], list[list[float]]]
-    """The noise of all rows' tokens, made when the first one asks."""
+    Noise = Callable[[int, int], list[float]]
+    """The noise of a row's first tokens, of which there are so many."""
 
 LONGEST = 256
 """Tokens of a shortlist, at most: to find more takes as long as to run the stages over all."""
@@ -48,7 +48,7 @@ class Short:
     @property
     def noise(self) -> list[float]:
         """The noise of each token."""
-        return self._noise()[self.row][: len(self.logits)]
+        return self._noise(self.row, len(self.logits))
 
     def become(self, logits: Any, label: str) -> None:
         """Take over what a stage has left; raise PluginError for what can't be that."""
@@ -127,8 +127,13 @@ def _length(samplers: Sequence[Sampler], chain: Chain, first: int) -> int:
 def begin(found: Found, rows: PositionRows) -> list[Short]:
     """Return the shortlists of rows, whose best tokens were found."""
     rows.domain = PICK
-    n = found.ids.shape[1]
-    noise: Noise = cache(lambda: rows.uniforms(found.ids).tolist())
+    ids, n = found.ids, found.ids.shape[1]
+    noise: Noise
+    if rows.R == 1:
+        noise = lambda row, n: rows.few_uniforms(row, ids[row, :n].tolist())  # noqa: E731
+    else:
+        of_all = cache(lambda: rows.uniforms(ids).tolist())
+        noise = lambda row, n: of_all()[row][:n]  # noqa: E731
     return [
         Short(row, some, is_all=n == rows.V or len(some) < n, noise=noise)
         for row, some in enumerate(map(_allowed, found.scores.tolist()))

@@ -60,6 +60,13 @@ def test_rows_and_ids_broadcast():
     assert both[1, 0] == noise.hash32([2], 3, [5], [7])[0, 0]
 
 
+def test_a_few_in_plain_numbers_are_the_same():
+    ids = [0, 1, 7, 50256, 2**31, 2**32 - 1, *range(1000, 3000)]
+    for seed, domain, position in ((0, 0, 0), (2**63 - 1, 5, 9), (-1, 2**32 - 1, 2**32 - 1)):
+        want = noise.uniform([seed], domain, [position], np.array(ids))
+        assert noise.few_uniforms(seed, domain, position, ids) == want[0].tolist()
+
+
 def test_uniform_lies_strictly_between_0_and_1():
     u = noise.uniform(range(50), 0, range(50), np.arange(2000))
     assert u.dtype == np.float32

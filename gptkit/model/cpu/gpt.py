@@ -111,9 +111,8 @@ class CpuGPT:
         """Do as `step`; return the n best tokens of each row too, n of 0 to V; None if it is 0."""
         self._pool.wake()
         order = _Order(ids, spans)
-        made = self._compute(self._weights, cache.kept, order, order.rows(wanted), n)
-        found = Found(made.ids, made.scores) if n else None
-        return torch.from_numpy(made.logits), found
+        logits, found = self._compute(self._weights, cache.kept, order, order.rows(wanted), n)
+        return logits, found if n else None
 
     def hidden(self, ids: Sequence[int], spans: Sequence[Span], cache: PanelCache) -> Tensor:
         """Append the spans' tokens to the cache; return the last layer's states [N, C]."""
@@ -125,8 +124,7 @@ class CpuGPT:
     def head(self, hidden: Tensor, wanted: Sequence[int]) -> Tensor:
         """Return float32 logits [len(wanted), V] of the rows `wanted` of states [N, C]."""
         x, rows = np.ascontiguousarray(hidden.numpy()), list(wanted)
-        made = self._compute(self._head, _NOTHING, _Order((), ()), rows, 0, x)
-        return torch.from_numpy(made.logits)
+        return self._compute(self._head, _NOTHING, _Order((), ()), rows, 0, x)[0]
 
     def _compute(
         self,
@@ -138,15 +136,15 @@ class CpuGPT:
         x: Floats | None = None,
         *,
         is_normed: bool = False,
-    ) -> layout.Made:
+    ) -> tuple[Tensor, Found]:
         """Take tokens, or states x [N, C], through the layers; return what is made of `rows`."""
         n = len(order.tokens) if x is None else len(x)
         assert n or not rows  # padding has no logits
-        made = layout.Made(
-            np.empty((len(rows), self.config.vocab_size), np.float32),
-            np.empty((len(rows), n_best), np.int64),
-            np.empty((len(rows), n_best), np.float32),
-        )
+        logits = np.empty((len(rows), self.config.vocab_size), np.float32)
+        ids = np.empty((len(rows), n_best), np.int64)
+        scores = np.empty((len(rows), n_best), np.float32)
+        # A tensor says in less time than an array where it lies.
+        made = [torch.from_numpy(one) for one in (logits, ids, scores)]
         if n:
             room = self._room(max(n, len(rows)))
             call = layout.Call(
@@ -156,17 +154,17 @@ class CpuGPT:
                 kept.at,
                 room.at,
                 self._ranks_of(len(rows), n_best).at,
-                (room.value.x if x is None else x).ctypes.data,
+                0 if x is None else x.ctypes.data,
                 n,
                 len(order.tokens),
                 len(order.blocks) // 5,
                 len(order.stored),
                 len(rows),
                 n_best,
-                *(one.ctypes.data for one in made),
+                *(one.data_ptr() for one in made),
             )
             self._pool.run(array("q", [*call, *order.numbers(), *rows]))
-        return made
+        return made[0], Found(ids, scores)
 
     def _ranks_of(self, n_rows: int, n: int) -> Laid[layout.Ranks]:
         """Return working space for the n best tokens of rows; it is kept."""

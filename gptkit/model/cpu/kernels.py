@@ -765,7 +765,8 @@ _BEHIND = 8 * n_words(Call)
 def _opened(at: int) -> Step:
     """Return the step that a call asks for."""
     call = _call_at(at)
-    weights = _weights_at(call.weights)
+    weights, room = _weights_at(call.weights), _room_at(call.room)
+    x = call.x if call.x else np.int64(room.x.ctypes.data)
     n, n_wanted, n_best = call.n_tokens, call.n_wanted, call.n_best
     n_all = 4 * n + 5 * call.n_blocks + call.n_stored + n_wanted
     numbers = _numbers_at(at + _BEHIND, (n_all,))
@@ -788,11 +789,11 @@ def _opened(at: int) -> Step:
         call.is_normed,
         weights,
         _kept_at(call.kept),
-        _room_at(call.room),
+        room,
         _ranks_at(call.ranks),
         numbers[:n],
         places,
-        _rows_at(call.x, (call.n_rows, weights.n_head * weights.head_size)),
+        _rows_at(x, (call.n_rows, weights.n_head * weights.head_size)),
         numbers[wanted:],
         made,
     )

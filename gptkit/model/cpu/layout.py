@@ -150,7 +150,8 @@ class Step(NamedTuple):
 
 class Call(NamedTuple):
     """How a step is asked for: numbers and addresses. Behind it lie, also in int64, the tokens;
-    positions, slots, order, blocks and stored rows of `Places`; and the rows wanted."""
+    positions, slots, order, blocks and stored rows of `Places`; and the rows wanted. Where x is 0,
+    it is that of the room."""
 
     panels: int
     is_normed: int
