@@ -104,4 +104,4 @@ def test_nobody_turns_between_tokens(tmp_path):
     process = start(["-c", IDLE], tmp_path, **TWO_THREADS)
     said, wrong = process.communicate(timeout=300)
     assert process.returncode == 0, wrong
-    assert float(said) < 0.02, said
+    assert float(said) < 0.04, said  # half a millisecond each is meant

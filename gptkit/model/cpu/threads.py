@@ -144,21 +144,28 @@ def lead(part: int, n_threads: int, words: int, step: int) -> None:
 
 
 @njit(**OPTIONS)
+def _turn(steps: int, done: int) -> None:
+    """Wait half a millisecond, or until there are more steps than those."""
+    for _ in range(5 * _TURNS):
+        if look(steps) != done:
+            return
+
+
+@njit(**OPTIONS)
 def follow(part: int, t: int, n_threads: int, words: int, done: int) -> int:
     """Take part in the steps after the first `done`: in all, or in one where nobody can sleep here.
 
-    Who was woken turns for a moment, for the step is near; after a step it sleeps at once.
+    Who was woken, or has done a step, turns for a moment, for the next one may be near.
     """
     steps, bell, asleep = words + _STEPS, words + _BELL, words + _ASLEEP
     while True:
+        _turn(steps, done)  # for longer than Python takes between two steps
         called = look(bell)
         if look(steps) == done:
             _add(asleep, 1)
             _futex(bell, _WAIT, called & 0xFFFFFFFF)
             _add(asleep, -1)
-            turns = 0  # for longer than Python takes to prepare a step
-            while turns < 5 * _TURNS and look(steps) == done:
-                turns += 1
+            _turn(steps, done)
         else:
             _part(part, t, n_threads, words)
             done += 1
