@@ -58,7 +58,7 @@ def _is_plain(logits: Tensor) -> bool:
 
 def bests(logits: Tensor) -> list[float]:
     """Return the best logit of each row of logits [R, V]; NaN where there is one."""
-    if logits.device.type == "cpu" and logits.dtype == torch.float32:
+    if _is_plain(logits):
         found: list[float] = logits.numpy().max(-1).tolist()
         return found  # NumPy's calls take less time than torch's
     found = logits.amax(-1).tolist()

@@ -128,12 +128,15 @@ def begin(found: Found, rows: PositionRows) -> list[Short]:
     """Return the shortlists of rows, whose best tokens were found."""
     rows.domain = PICK
     ids, n = found.ids, found.ids.shape[1]
-    noise: Noise
-    if rows.R == 1:
-        noise = lambda row, n: rows.few_uniforms(row, ids[row, :n].tolist())  # noqa: E731
-    else:
-        of_all = cache(lambda: rows.uniforms(ids).tolist())
-        noise = lambda row, n: of_all()[row][:n]  # noqa: E731
+    of_all = cache(lambda: rows.uniforms(ids).tolist())
+
+    @cache
+    def noise(row: int, n: int) -> list[float]:
+        if rows.R == 1:
+            return rows.few_uniforms(row, ids[row, :n].tolist())
+        some: list[float] = of_all()[row][:n]
+        return some
+
     return [
         Short(row, some, is_all=n == rows.V or len(some) < n, noise=noise)
         for row, some in enumerate(map(_allowed, found.scores.tolist()))

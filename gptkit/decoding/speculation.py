@@ -92,6 +92,8 @@ class DraftModel(Drafter):
         """Return the logits [1, V] of what follows, computing what the slot does not hold."""
         import torch
 
+        from gptkit.decoding.chain import one_thread
+
         held = self.held[slot].tokens
         n = min(len(held), len(tokens) - 1)
         start = next((i for i in range(n) if held[i] != tokens[i]), n)
@@ -105,6 +107,9 @@ class DraftModel(Drafter):
             ids = [*part, *[0] * spare]
             logits = torch.as_tensor(self.forward.step(ids, spans, self.cache, wanted))
         self.held[slot].tokens = list(tokens)
-        logits = logits.clone()
-        logits[:, self.vocab.size :] = float("-inf")
+        if logits.shape[-1] == self.vocab.size:
+            return logits
+        with one_thread():
+            logits = logits.clone()
+            logits[:, self.vocab.size :] = float("-inf")
         return logits

@@ -430,3 +430,69 @@ def test_a_forked_child_has_threads_of_its_own():
         os.close(reader)
         os.kill(child, signal.SIGKILL)
         os.waitpid(child, 0)
+
+
+# What the kernels would read from anywhere ------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "dtypes", [("bfloat16", "float16"), ("float16", "bfloat16"), ("float64",) * 2]
+)
+def test_embeddings_of_any_type_are_read_as_numbers(dtypes):
+    config = SHAPES["heads of 16"]
+    weights = weights_of(config)
+    stored, rounded = dict(weights), dict(weights)
+    for name, dtype in zip(("wte.weight", "wpe.weight"), dtypes, strict=True):
+        table = weights[name].to(getattr(torch, dtype))
+        stored[name], rounded[name] = table.T.contiguous().T, table.float()
+    # The head is that of the rounded weights in both.
+    spans, tokens = [Span(0, 0, 5)], ids(3, 5, config)
+    found = []
+    for rest in (stored, rounded):
+        model = model_of(config, rounded, layout.F32, 2)
+        model = CpuGPT(config, model._packed, rest, model._pool)
+        found.append(model.step(tokens, spans, model.new_cache(1), [0, 4]))
+    assert (found[0] == found[1]).all()
+
+
+@pytest.mark.parametrize(
+    ("tokens", "span", "wanted"),
+    [
+        ([1, -1], Span(0, 0, 2), [1]),
+        ([1, 10**6], Span(0, 0, 2), [1]),
+        ([1], Span(0, 0, 2), [1]),
+        ([1, 2], Span(0, 10**6, 2), [1]),
+        ([1, 2], Span(3, 0, 2), [1]),
+        ([1, 2], Span(-1, 0, 2), [1]),
+        ([1, 2], Span(0, 0, 2), [2]),
+    ],
+    ids=["token below 0", "no token", "too few", "position", "slot", "slot below 0", "row"],
+)
+def test_what_is_not_there_is_refused(tokens, span, wanted):
+    config = SHAPES["heads of 16"]
+    model = model_of(config, weights_of(config), layout.F32, 2)
+    with pytest.raises(IndexError):
+        model.step(tokens, [span], model.new_cache(3), wanted)
+    with pytest.raises(IndexError):
+        model.head(torch.zeros(2, config.n_embd), [2])
+    with pytest.raises(ValueError, match="states of width"):
+        model.head(torch.zeros(2, 3), [1])
+
+
+def test_embeddings_of_another_shape_are_refused():
+    config = SHAPES["heads of 16"]
+    weights = weights_of(config)
+    model = model_of(config, weights, layout.F32, 2)
+    wrong = {**weights, "wpe.weight": weights["wpe.weight"][:-1]}
+    with pytest.raises(ValueError, match="embeddings of shape"):
+        CpuGPT(config, model._packed, wrong, model._pool)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+def test_a_cache_is_a_processes_own():
+    cache = PanelCache(SHAPES["heads of 16"], 1, layout.F32)
+    if (child := os.fork()) == 0:
+        cache.keys[:] = 1
+        os._exit(0)
+    os.waitpid(child, 0)
+    assert not cache.keys.any()

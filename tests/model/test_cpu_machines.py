@@ -98,7 +98,7 @@ print(turned)
 
 
 @pytest.mark.slow
-def test_nobody_turns_between_tokens(tmp_path):
+def test_nobody_turns_for_long_between_tokens(tmp_path):
     """torch's threads once did, for 2 ms from the start of each step of 16 rows, and took the
     processors of those that computed: it was twice as slow."""
     process = start(["-c", IDLE], tmp_path, **TWO_THREADS)

@@ -1,4 +1,4 @@
-"""Keys and values of sequences, in the layout of the layout.
+"""Keys and values of sequences, in the layout of the kernels.
 
 Shapes: S slots, T positions of a slot and W the head size, both rounded up to 16. Keys are panels
 of 16 positions, [T/16, W, 16]; values panels of 16 channels, [W/16, T, 16]. In bfloat16 pairs
@@ -7,6 +7,8 @@ along the second axis stand together, [T/16, W/2, 16, 2] and [W/16, T/2, 16, 2].
 
 from __future__ import annotations
 
+import math
+import mmap
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -16,6 +18,8 @@ from gptkit.model.forward import round_up
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from numpy.typing import NDArray
 
     from gptkit.model.config import GPTConfig
 
@@ -29,7 +33,7 @@ class PanelCache:
         self.width = round_up(config.head_size, layout.LANES)
         halves = 2 if kind == layout.F32 else 1
         shape = (config.n_layer, n_slots, config.n_head, self.n_positions * self.width * halves)
-        self.keys, self.values = np.zeros(shape, np.int16), np.zeros(shape, np.int16)
+        self.keys, self.values = _zeros(shape), _zeros(shape)
         one = (kind, self.n_positions, self.width)
         wide = (self.keys.view(np.float32), self.values.view(np.float32))
         self.kept = layout.Laid(layout.Kept(self.keys, self.values, *wide, *one))
@@ -65,6 +69,15 @@ class PanelCache:
         """Forget what a slot holds."""
         self.keys[:, slot] = 0
         self.values[:, slot] = 0
+
+
+def _zeros(shape: tuple[int, ...]) -> NDArray[np.int16]:
+    """Return memory that the system gives page by page; malloc may have some, and clear it all."""
+    n_bytes = 2 * math.prod(shape)
+    if not n_bytes or not hasattr(mmap, "MAP_PRIVATE"):
+        return np.zeros(shape, np.int16)
+    pages = mmap.mmap(-1, n_bytes, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    return np.frombuffer(pages, np.int16).reshape(shape)
 
 
 def _panels(start: int, end: int) -> Iterator[tuple[slice, slice]]:

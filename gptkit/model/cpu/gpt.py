@@ -1,4 +1,4 @@
-"""The GPT on a CPU, for inference: packed weights, and a step in one call of the layout.
+"""The GPT on a CPU, for inference: packed weights, and a step in one call of the kernels.
 
 Shapes: N new tokens, C model width, I MLP width, V vocabulary.
 """
@@ -61,7 +61,10 @@ class CpuGPT:
         """`packed` has each of MATRICES as h.N.NAME, and HEAD; `rest` the other weights by name."""
         self.config = config
         self._packed, self._pool = packed, threads
-        self._wte, self._wpe = _table(rest, "wte.weight"), _table(rest, "wpe.weight")
+        self._wte = _table(rest["wte.weight"], (config.vocab_size, config.n_embd))
+        self._wpe = None
+        if "wpe.weight" in rest:
+            self._wpe = _table(rest["wpe.weight"], (config.block_size, config.n_embd))
         n = config.n_layer  # may be 0, and the arrays have all their axes nevertheless
         head = packed[HEAD].row()
         matrices = [[packed[f"h.{i}.{name}"].row() for name in MATRICES] for i in range(n)]
@@ -123,7 +126,9 @@ class CpuGPT:
 
     def head(self, hidden: Tensor, wanted: Sequence[int]) -> Tensor:
         """Return float32 logits [len(wanted), V] of the rows `wanted` of states [N, C]."""
-        x, rows = np.ascontiguousarray(hidden.numpy()), list(wanted)
+        x, rows = np.ascontiguousarray(hidden.numpy(), np.float32), list(wanted)
+        if x.shape[1:] != (self.config.n_embd,):
+            raise ValueError(f"states of width {self.config.n_embd} are asked for, not {x.shape}")
         return self._compute(self._head, _NOTHING, _Order((), ()), rows, 0, x)[0]
 
     def _compute(
@@ -139,21 +144,25 @@ class CpuGPT:
     ) -> tuple[Tensor, Found]:
         """Take tokens, or states x [N, C], through the layers; return what is made of `rows`."""
         n = len(order.tokens) if x is None else len(x)
-        assert n or not rows  # padding has no logits
+        _check(rows, n, "row")  # padding has no logits
+        _check(order.tokens, self.config.vocab_size, "token")
+        if self.config.n_layer or self._wpe is not None:  # a bigram's have no end
+            _check(order.positions, self.config.block_size, "position")
+        _check(order.slots, kept.value.keys.shape[1], "slot")
         logits = np.empty((len(rows), self.config.vocab_size), np.float32)
         ids = np.empty((len(rows), n_best), np.int64)
         scores = np.empty((len(rows), n_best), np.float32)
         # A tensor says in less time than an array where it lies.
         made = [torch.from_numpy(one) for one in (logits, ids, scores)]
         if n:
-            room = self._room(max(n, len(rows)))
+            room, ranks = self._room(max(n, len(rows))), self._ranks_of(len(rows), n_best)
             call = layout.Call(
                 self._pool.library.panels,
                 is_normed,
                 weights.at,
                 kept.at,
                 room.at,
-                self._ranks_of(len(rows), n_best).at,
+                ranks.at,
                 0 if x is None else x.ctypes.data,
                 n,
                 len(order.tokens),
@@ -178,14 +187,14 @@ class CpuGPT:
                 np.empty((t, n_spans), np.int32),
                 np.empty((t, size[1]), np.int32),
             )
-            self._ranks[size] = Laid(ranks)
+            return self._ranks.setdefault(size, Laid(ranks))
         return self._ranks[size]
 
     def _room(self, n: int) -> Laid[layout.Room]:
         """Return working space for n rows; it is kept, and serves up to the next power of two."""
         size = _whole(n)
         if size not in self._rooms:
-            self._rooms[size] = Laid(_room(self.config, size, self._pool.n))
+            return self._rooms.setdefault(size, Laid(_room(self.config, size, self._pool.n)))
         return self._rooms[size]
 
 
@@ -219,7 +228,7 @@ class _Order:
                     seen.add(span.slot)
                 if span.trunk is not None:
                     seen.add(span.trunk)
-                self.tokens += ids[at : at + span.n]
+                self.tokens += [ids[i] for i in range(at, at + span.n)]
                 self.positions += range(span.start, span.start + span.n)
                 self.slots += [span.slot] * span.n
                 self._row_of += range(first, first + span.n)
@@ -240,6 +249,12 @@ class _Order:
     def numbers(self) -> list[int]:
         """Return what lies behind a `layout.Call`."""
         return self.tokens + self.positions + self.slots + self.order + self.blocks + self.stored
+
+
+def _check(numbers: Sequence[int], end: int, what: str) -> None:
+    """Raise IndexError for a number that is not below `end`: the kernels would go there."""
+    if numbers and not 0 <= min(numbers) <= max(numbers) < end:
+        raise IndexError(f"no {what} {min(numbers)} or {max(numbers)} of {end}")
 
 
 def _room(config: GPTConfig, n: int, n_threads: int) -> layout.Room:
@@ -274,11 +289,11 @@ def _whole(n: int) -> int:
     return 1 << max(n - 1, 0).bit_length()
 
 
-def _table(rest: Mapping[str, Tensor], name: str) -> Tensor | None:
-    """Return embeddings as they are, mapped, where the kernels can read them so."""
-    if name not in rest:
-        return None
-    found = rest[name].contiguous()
+def _table(found: Tensor, shape: tuple[int, int]) -> Tensor:
+    """Return embeddings of a shape as they are, mapped, where the kernels can read them so."""
+    if found.shape != shape:
+        raise ValueError(f"embeddings of shape {list(found.shape)}, not {list(shape)}")
+    found = found.contiguous()
     return found if found.dtype in _TABLES else found.float()
 
 

@@ -13,7 +13,7 @@ up, and what is too much is zero.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from llvmlite import ir
@@ -44,20 +44,57 @@ from gptkit.model.cpu.layout import (
     Call,
     Inputs,
     Kept,
-    Made,
-    Places,
     Ranks,
     Room,
-    Step,
     Weights,
     n_words,
 )
 from gptkit.model.cpu.panel import panel
-from gptkit.model.cpu.threads import OPTIONS, barrier, look
+from gptkit.model.cpu.threads import OPTIONS, barrier, call, look
 
 _INLINE: dict[str, Any] = {**OPTIONS, "inline": "always"}
 _I16, _I32, _I64, _FLOAT = ir.IntType(16), ir.IntType(32), ir.IntType(64), ir.FloatType()
 _f = np.float32
+
+
+class Places(NamedTuple):
+    """Where the rows of a step are: position and slot [N]. Those that attend together are blocks
+    [B, 5]: first and last in `order`, the slot of a trunk with how many positions it has, and
+    whether other blocks see its keys: then they are stored before any attends, for the rows
+    `stored`."""
+
+    positions: Any
+    slots: Any
+    order: Any
+    blocks: Any
+    stored: Any
+
+
+class Made(NamedTuple):
+    """What a step makes: logits [M, V], and the n best tokens of each row, in order, as ids and
+    scores [M, n]; n may be 0."""
+
+    logits: Any
+    ids: Any
+    scores: Any
+
+
+class Step(NamedTuple):
+    """A step: x [N, C], the embeddings of `tokens` [N] or what is there where they are [0], becomes
+    the states before the last norm, or behind it where `is_normed`; of M `rows` of them `made` is
+    made. `panels` is the address of that function."""
+
+    panels: int
+    is_normed: int
+    weights: Weights
+    kept: Kept
+    room: Room
+    ranks: Ranks
+    tokens: Any
+    places: Places
+    x: Any
+    rows: Any
+    made: Made
 
 
 def _type(form: str | type) -> Any:
@@ -165,7 +202,7 @@ def panels(
     ldy: int,
     ahead: int,
 ) -> None:
-    """Panels first .. last - 1 times n rows, in tiles; the rest is as for `_panel`."""
+    """Panels first .. last - 1 times n rows, in tiles; the rest is as for `panel`."""
     for p in range(first, last):
         m = 0
         while m < n:
@@ -187,38 +224,6 @@ def panels(
                 ahead,
             )
             m += rows
-
-
-@intrinsic
-def _panels(
-    typing: Any,
-    code: Any,
-    kind: Any,
-    n: Any,
-    first: Any,
-    last: Any,
-    w: Any,
-    ldw: Any,
-    scales: Any,
-    lds: Any,
-    x: Any,
-    ldx: Any,
-    x_scales: Any,
-    x_sums: Any,
-    ldg: Any,
-    k: Any,
-    y: Any,
-    ldy: Any,
-    ahead: Any,
-) -> Any:
-    """Call `panels` by its address, or numba would compile its loops again for each caller."""
-
-    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        kind = ir.FunctionType(ir.VoidType(), [_I64] * 17)
-        builder.call(builder.inttoptr(args[0], kind.as_pointer()), args[1:])
-        return context.get_dummy_value()
-
-    return types.void(*[types.int64] * 18), generate
 
 
 @njit(**OPTIONS)
@@ -289,7 +294,7 @@ def _multiply(
     x, ldx = inputs.floats.ctypes.data, inputs.floats.strides[0]
     if _takes_short(matrix[KIND]):
         x, ldx = inputs.bytes.ctypes.data, inputs.bytes.strides[0]
-    _panels(
+    call(
         code,
         matrix[KIND],
         n,
@@ -385,7 +390,7 @@ def _score(
     stride = kept.width * LANES * (4 if kept.kind == F32 else 2)
     data, step = queries.ctypes.data, queries.strides[0]
     n, k = queries.shape[0], kept.width
-    _panels(
+    call(
         code, kept.kind, n, first, last, keys.ctypes.data, stride, 0, 0, data, step, 0, 0, 0, k,
         scores, ld, ahead,
     )  # fmt: skip
@@ -409,7 +414,7 @@ def _mix(
     stride = kept.n_positions * LANES * wide
     data = values.ctypes.data + first * LANES * LANES * wide
     n, n_panels = out.shape[0], kept.width // LANES
-    _panels(
+    call(
         code, kept.kind, n, 0, n_panels, data, stride, 0, 0, weights, ld * 4, 0, 0, 0, n_positions,
         out.ctypes.data, kept.width, ahead,
     )  # fmt: skip
@@ -523,7 +528,11 @@ def _add_embedding(x: Any, at: int, kind: int) -> None:
     else:
         for k in range(x.shape[0]):
             bits = _half_at(at + 2 * k)
-            x[k] += _float_of_half(bits) if kind == F16 else _float_of_bits(np.int32(bits) << 16)
+            x[k] += (
+                _float_of_half(bits)
+                if kind == F16
+                else _float_of_bits(np.int32(bits) << np.int32(16))
+            )
 
 
 @njit(**OPTIONS)

@@ -108,50 +108,9 @@ class Ranks(NamedTuple):
     tops: Any
 
 
-class Places(NamedTuple):
-    """Where the rows of a step are: position and slot [N]. Those that attend together are blocks
-    [B, 5]: first and last in `order`, the slot of a trunk with how many positions it has, and
-    whether other blocks see its keys: then they are stored before any attends, for the rows
-    `stored`."""
-
-    positions: Any
-    slots: Any
-    order: Any
-    blocks: Any
-    stored: Any
-
-
-class Made(NamedTuple):
-    """What a step makes: logits [M, V], and the n best tokens of each row, in order, as ids and
-    scores [M, n]; n may be 0."""
-
-    logits: Any
-    ids: Any
-    scores: Any
-
-
-class Step(NamedTuple):
-    """A step: x [N, C], the embeddings of `tokens` [N] or what is there where they are [0], becomes
-    the states before the last norm, or behind it where `is_normed`; of M `rows` of them `made` is
-    made. `panels` is where the product of panels lies."""
-
-    panels: int
-    is_normed: int
-    weights: Weights
-    kept: Kept
-    room: Room
-    ranks: Ranks
-    tokens: Any
-    places: Places
-    x: Any
-    rows: Any
-    made: Made
-
-
 class Call(NamedTuple):
-    """How a step is asked for: numbers and addresses. Behind it lie, also in int64, the tokens;
-    positions, slots, order, blocks and stored rows of `Places`; and the rows wanted. Where x is 0,
-    it is that of the room."""
+    """How a step is asked for: numbers and addresses. Behind it lie, also in int64, the tokens; the
+    parts of `kernels.Places`; and the rows wanted. Where x is 0, it is that of the room."""
 
     panels: int
     is_normed: int

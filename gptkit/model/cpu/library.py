@@ -13,6 +13,7 @@ import json
 import os
 import platform
 import re
+import stat
 import sys
 import threading
 from ctypes import CFUNCTYPE, c_int64
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-SOURCES = ("kernels", "layout", "panel", "processor", "threads")
+SOURCES = ("kernels", "layout", "library", "panel", "processor", "threads")
 """The modules that the code depends on."""
 FUNCTIONS = {
     "panels": (None, 17),
@@ -69,9 +70,13 @@ class Library:
 
 
 def _bind(name: str) -> None:
-    """Have a symbol, or LLVM would end the process. Those of numba are for errors, of which the
-    kernels have none."""
+    """Have a symbol, or LLVM would end the process: raise LookupError where there is none.
+
+    Those of numba are for errors, of which the kernels have none.
+    """
     if binding.address_of_symbol(name) is None:
+        if not name.startswith("numba_"):
+            raise LookupError(f"the kernels need {name}, which is not there")
         binding.add_symbol(name, binding.address_of_symbol("abort"))
 
 
@@ -85,7 +90,7 @@ def library() -> Library:
 def _library() -> Library:
     name = f"kernels-{_key()}.bin"
     for folder in _folders():
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError, LookupError):
             if code := _read(folder / name):
                 return Library(code)
     code = _compiled()
@@ -99,7 +104,7 @@ def _library() -> Library:
 def _key() -> str:
     """Return what tells this code from that of other sources, compilers and processors."""
     said: list[Any] = [version("numba"), version("llvmlite"), sys.platform, platform.machine()]
-    said += [os.environ.get(f"NUMBA_CPU_{name}") for name in ("NAME", "FEATURES")]
+    said += sorted(one for one in os.environ.items() if one[0].startswith("NUMBA_"))
     said += [binding.get_host_cpu_name(), sorted(processor.FEATURES), processor.FUTEX]
     here = Path(__file__)
     digest = hashlib.sha256(json.dumps(said).encode())
@@ -137,11 +142,21 @@ def _compiled() -> dict[str, NDArray[Any]]:
 
 
 def _read(path: Path) -> dict[str, NDArray[Any]] | None:
-    """Return what was written, or None where a file is something else."""
+    """Return what was written, or None where a file is something else, or may be another's."""
+    if any(map(_is_open, (path, path.parent))):
+        return None
     data = path.read_bytes()
     if data[:_DIGEST] != hashlib.sha256(data[_DIGEST:]).digest():
         return None
     return dict(np.load(io.BytesIO(data[_DIGEST:])))
+
+
+def _is_open(path: Path) -> bool:
+    """Whether somebody else may have written here: what is read is run."""
+    state = path.stat()
+    return bool(state.st_mode & stat.S_IWOTH) or (
+        hasattr(os, "getuid") and state.st_uid not in (os.getuid(), 0)
+    )
 
 
 def _write(path: Path, code: Mapping[str, NDArray[Any]]) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 
 from llvmlite import ir
 from numba import njit, types
+from numba.core import cgutils
 from numba.extending import intrinsic
 
 from gptkit.model.cpu.layout import ARRIVED, ASLEEP, BELL, SLEEPERS, STEP, STEPS
@@ -115,15 +116,16 @@ def barrier(words: int, n_threads: int) -> None:
 
 
 @intrinsic
-def _part(typing: Any, part: Any, t: Any, n_threads: Any, words: Any) -> Any:
-    """Call `kernels.part`, which is at an address, or numba would compile all of it here again."""
+def call(typing: Any, at: Any, *numbers: Any) -> Any:
+    """Call the function at an address, which numba would compile again for each caller."""
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        kind = ir.FunctionType(ir.VoidType(), [_I64] * 3)
-        builder.call(builder.inttoptr(args[0], kind.as_pointer()), args[1:])
+        given = cgutils.unpack_tuple(builder, args[1])
+        kind = ir.FunctionType(ir.VoidType(), [_I64] * len(given))
+        builder.call(builder.inttoptr(args[0], kind.as_pointer()), given)
         return context.get_dummy_value()
 
-    return types.void(*[types.int64] * 4), generate
+    return types.void(types.int64, types.UniTuple(types.int64, len(numbers))), generate
 
 
 @njit(**OPTIONS)
@@ -140,12 +142,12 @@ def lead(part: int, n_threads: int, words: int, step: int) -> None:
     _put(words + _STEP, step)
     _add(words + _STEPS, 1)
     wake(words, n_threads)
-    _part(part, 0, n_threads, words)
+    call(part, 0, n_threads, words)
 
 
 @njit(**OPTIONS)
 def _turn(steps: int, done: int) -> None:
-    """Wait half a millisecond, or until there are more steps than those."""
+    """Wait for a moment, half a millisecond on recent x86, or until there are more steps."""
     for _ in range(5 * _TURNS):
         if look(steps) != done:
             return
@@ -167,7 +169,7 @@ def follow(part: int, t: int, n_threads: int, words: int, done: int) -> int:
             _add(asleep, -1)
             _turn(steps, done)
         else:
-            _part(part, t, n_threads, words)
+            call(part, t, n_threads, words)
             done += 1
             if not FUTEX:
                 return done

@@ -29,8 +29,6 @@ def main(name: str, dtype: str, folder: str, threads: str) -> None:
         torch.set_num_threads(int(threads))
         if name == "transformers":
             import transformers  # noqa: F401
-        else:
-            import gptkit.model.cpu.gpt  # noqa: F401
     elif name == "CTranslate2":
         import ctranslate2  # noqa: F401
     else:
