@@ -17,7 +17,7 @@ from gptkit.ranking import best
 
 pytest.importorskip("numba", reason="the kernels need the extra `fast`")
 
-from gptkit.model.cpu import kernels, layout, packing, processor
+from gptkit.model.cpu import kernels, layout, packing, panel
 from gptkit.model.cpu.cache import PanelCache
 from gptkit.model.cpu.gpt import CpuGPT
 from gptkit.model.cpu.load import pack
@@ -158,7 +158,7 @@ MIXED = [
 ]
 
 
-@pytest.mark.parametrize("kind", processor.KINDS, ids=NAMES.get)
+@pytest.mark.parametrize("kind", panel.KINDS, ids=NAMES.get)
 @pytest.mark.parametrize("shape", SHAPES)
 def test_logits_are_those_of_torch_with_the_rounded_weights(shape, kind):
     config = SHAPES[shape]
@@ -183,7 +183,7 @@ def test_a_trunk_is_read_in_the_step_that_completes_it():
     assert torch.equal(turned, torch.cat((apart[:20], apart[-10:], apart[20:-10])))
 
 
-@pytest.mark.parametrize("kind", processor.KINDS, ids=NAMES.get)
+@pytest.mark.parametrize("kind", panel.KINDS, ids=NAMES.get)
 def test_packing_rounds_to_the_nearest_step(kind):
     rng = np.random.default_rng(0)
     matrix = rng.standard_normal((37, 70), dtype=np.float32)
@@ -207,7 +207,7 @@ def test_packing_rounds_to_the_nearest_step(kind):
             assert abs(group - got).max() <= bound + 1e-7
 
 
-@pytest.mark.parametrize("kind", processor.KINDS, ids=NAMES.get)
+@pytest.mark.parametrize("kind", panel.KINDS, ids=NAMES.get)
 def test_a_rows_bits_depend_on_no_neighbour_no_slot_and_no_number_of_threads(kind):
     config = SHAPES["nothing divides"]
     weights = weights_of(config)

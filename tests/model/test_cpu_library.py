@@ -56,7 +56,7 @@ def test_the_code_calls_nobody_but_the_system():
     there with numba; those of its wrappers are never come to."""
     code = library._read(file_of())
     for name in library.FUNCTIONS:
-        needs = set(code[f"{name}.needs"].tolist())
+        needs = set(code[name]["needs"])
         assert not {one for one in needs - NUMBAS - SYSTEMS if not one.startswith("Py")}, needs
 
 

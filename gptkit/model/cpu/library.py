@@ -5,10 +5,10 @@ To import numba, and to have it find its own copy of the code, would take most o
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import hashlib
 import importlib.util
-import io
 import json
 import os
 import platform
@@ -22,16 +22,16 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 from llvmlite import binding
 
 from gptkit.config import home
 from gptkit.model.cpu import processor
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator
 
-    from numpy.typing import NDArray
+    Code = dict[str, dict[str, Any]]
+    """Of each function its object file in base64, its symbol, and the symbols that it needs."""
 
 SOURCES = ("kernels", "layout", "library", "panel", "processor", "threads")
 """The modules that the code depends on."""
@@ -43,24 +43,24 @@ FUNCTIONS = {
     "follow": (c_int64, 5),
 }
 """What each returns and takes: numbers in int64."""
-_DIGEST = 32  # bytes
 _LOCK = threading.Lock()
 
 
 class Library:
     """The functions of `kernels` and `threads`, as those of a C library."""
 
-    def __init__(self, code: Mapping[str, NDArray[Any]]) -> None:
+    def __init__(self, code: Code) -> None:
         binding.initialize_native_target()
         binding.initialize_native_asmprinter()
         machine = binding.Target.from_default_triple().create_target_machine(jit=True)
         self._engine = binding.create_mcjit_compiler(binding.parse_assembly(""), machine)
         for name in FUNCTIONS:
-            for needed in code[f"{name}.needs"]:
-                _bind(str(needed))
-            self._engine.add_object_file(binding.ObjectFileRef.from_data(code[name].tobytes()))
+            for needed in code[name]["needs"]:
+                _bind(needed)
+            machine_code = base64.b64decode(code[name]["object"])
+            self._engine.add_object_file(binding.ObjectFileRef.from_data(machine_code))
         self._engine.finalize_object()
-        symbols = {name: str(code[f"{name}.symbol"]) for name in FUNCTIONS}
+        symbols = {name: code[name]["symbol"] for name in FUNCTIONS}
         at = {name: self._engine.get_function_address(it) for name, it in symbols.items()}
         self.panels, self.part = at["panels"], at["part"]
         self.wake, self.lead, self.follow = (
@@ -104,7 +104,8 @@ def _library() -> Library:
 def _key() -> str:
     """Return what tells this code from that of other sources, compilers and processors."""
     said: list[Any] = [version("numba"), version("llvmlite"), sys.platform, platform.machine()]
-    said += sorted(one for one in os.environ.items() if one[0].startswith("NUMBA_"))
+    numbas = {name for name in os.environ if name.startswith("NUMBA_")} - {"NUMBA_CACHE_DIR"}
+    said += [(name, os.environ[name]) for name in sorted(numbas)]
     said += [binding.get_host_cpu_name(), sorted(processor.FEATURES), processor.FUTEX]
     here = Path(__file__)
     digest = hashlib.sha256(json.dumps(said).encode())
@@ -122,7 +123,7 @@ def _folders() -> Iterator[Path]:
     yield home() / "cache" / "kernels"
 
 
-def _compiled() -> dict[str, NDArray[Any]]:
+def _compiled() -> Code:
     """Return the object file of each function, its symbol, and the symbols that it needs."""
     from numba import cfunc, types
 
@@ -135,20 +136,23 @@ def _compiled() -> dict[str, NDArray[Any]]:
         text = compiled.inspect_llvm()
         needs = re.findall(r'^(?:declare[^@]*|(?=@\S+ = external ))@"?([\w.$]+)', text, re.M)
         machine_code = compiled._library._get_compiled_object()  # type: ignore[attr-defined]
-        code[name] = np.frombuffer(machine_code, np.uint8)
-        code[f"{name}.symbol"] = np.array(compiled.native_name)
-        code[f"{name}.needs"] = np.array([one for one in needs if not one.startswith("llvm.")], str)
+        code[name] = {
+            "symbol": compiled.native_name,
+            "needs": [one for one in needs if not one.startswith("llvm.")],
+            "object": base64.b64encode(machine_code).decode(),
+        }
     return code
 
 
-def _read(path: Path) -> dict[str, NDArray[Any]] | None:
+def _read(path: Path) -> Code | None:
     """Return what was written, or None where a file is something else, or may be another's."""
     if any(map(_is_open, (path, path.parent))):
         return None
-    data = path.read_bytes()
-    if data[:_DIGEST] != hashlib.sha256(data[_DIGEST:]).digest():
+    digest, _, data = path.read_bytes().partition(b"\n")
+    if digest.decode(errors="replace") != hashlib.sha256(data).hexdigest():
         return None
-    return dict(np.load(io.BytesIO(data[_DIGEST:])))
+    code: Code = json.loads(data)
+    return code
 
 
 def _is_open(path: Path) -> bool:
@@ -159,15 +163,13 @@ def _is_open(path: Path) -> bool:
     )
 
 
-def _write(path: Path, code: Mapping[str, NDArray[Any]]) -> None:
+def _write(path: Path, code: Code) -> None:
     """Write the file at once, for other processes may do so too."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    arrays = io.BytesIO()
-    np.savez(arrays, allow_pickle=False, **code)
-    data = arrays.getvalue()
+    data = json.dumps(code).encode()
     partial = path.with_suffix(f".{os.getpid()}.tmp")
     try:
-        partial.write_bytes(hashlib.sha256(data).digest() + data)
+        partial.write_bytes(hashlib.sha256(data).hexdigest().encode() + b"\n" + data)
         os.replace(partial, path)
     finally:
         partial.unlink(missing_ok=True)

@@ -24,7 +24,7 @@ from gptkit.model.cpu.layout import (
     INT8_DOT,
     LANES,
 )
-from gptkit.model.cpu.processor import KINDS
+from gptkit.model.cpu.processor import HAS_BF16_DOT, HAS_INT8_DOT
 
 _TILES = (8, 4, 2, 1)  # rows of activations that one pass over a panel serves
 _I8, _I16, _I32, _I64 = (ir.IntType(bits) for bits in (8, 16, 32, 64))
@@ -32,6 +32,13 @@ _FLOAT = ir.FloatType()
 _VF, _VI, _VBYTES, _VHALF = (
     ir.VectorType(kind, n) for kind, n in ((_FLOAT, 16), (_I32, 16), (_I8, 64), (ir.HalfType(), 16))
 )
+
+KINDS = (
+    *(F32, BF16, INT8, INT4),
+    *([BF16_DOT] if HAS_BF16_DOT else []),
+    *([INT8_DOT, INT4_DOT] if HAS_INT8_DOT else []),
+)
+"""The kinds that this processor can multiply."""
 
 
 class _BFloat(ir.Type):  # type: ignore[misc]

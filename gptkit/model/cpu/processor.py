@@ -8,8 +8,6 @@ import sys
 
 from llvmlite import binding
 
-from gptkit.model.cpu.layout import BF16, BF16_DOT, F32, INT4, INT4_DOT, INT8, INT8_DOT
-
 
 def _features() -> frozenset[str]:
     """Return the names of the instructions; the environment may tell numba of another machine."""
@@ -23,12 +21,6 @@ IS_X86 = platform.machine().lower() in ("x86_64", "amd64")
 FEATURES = _features()
 HAS_BF16_DOT = IS_X86 and {"avx512f", "avx512bf16"} <= FEATURES
 HAS_INT8_DOT = IS_X86 and {"avx512f", "avx512vnni"} <= FEATURES
-KINDS = (
-    *(F32, BF16, INT8, INT4),
-    *([BF16_DOT] if HAS_BF16_DOT else []),
-    *([INT8_DOT, INT4_DOT] if HAS_INT8_DOT else []),
-)
-"""The kinds of matrices that it can multiply."""
 FUTEX = {"x86_64": 202, "aarch64": 98}.get(platform.machine()) if sys.platform == "linux" else None
 """The number of Linux' futex(2) here, None where there is none that we know."""
 YIELD = "SwitchToThread" if sys.platform == "win32" else "sched_yield"
