@@ -12,6 +12,7 @@ import re
 import shutil
 import sys
 import tempfile
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -302,6 +303,8 @@ def press(terminal: Terminal, *steps: str) -> None:
         if i % 2:
             terminal.wait(step)
         else:
+            if step == "\x03":
+                time.sleep(0.1)  # while a token is on its way, not between two
             terminal.type(step)
     terminal.wait_for_prompt(timeout_s=60)
 
