@@ -60,6 +60,27 @@ def test_the_code_calls_nobody_but_the_system():
         assert not {one for one in needs - NUMBAS - SYSTEMS if not one.startswith("Py")}, needs
 
 
+@pytest.mark.skipif(not hasattr(os, "getuid"), reason="this system has no such permissions")
+def test_what_others_may_have_written_is_not_run(tmp_path):
+    path = tmp_path / "kernels.bin"
+    path.write_bytes(file_of().read_bytes())
+    path.chmod(0o644)
+    assert set(library._read(path)) == set(library.FUNCTIONS)
+    path.chmod(0o646)
+    assert library._read(path) is None
+    path.chmod(0o644)
+    tmp_path.chmod(0o707)
+    assert library._read(path) is None
+
+
+def test_a_symbol_that_is_nowhere_is_an_error_before_it_is_called():
+    """LLVM itself would end the process."""
+    library.library()  # and the symbols of this process are known
+    library._bind("memcpy")
+    with pytest.raises(LookupError, match="no_such_symbol, which is not there"):
+        library._bind("no_such_symbol")
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("damage", ["bytes", "end", "nothing"])
 def test_a_damaged_file_is_made_again(tmp_path, damage):
