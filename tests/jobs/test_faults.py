@@ -497,7 +497,7 @@ def test_f4_a_second_interrupt_ends_it_at_once(workshop, phase):
         time.sleep(0.2)
         assert process.poll() is None  # Python has no chance to look
     process.send_signal(signal.SIGINT)
-    check_stopped(workshop, process, 130, 5)
+    check_stopped(workshop, process, 130, 1)
 
 
 @pytest.mark.slow
@@ -507,7 +507,7 @@ def test_f4_ten_interrupts_are_no_worse(workshop):
         with contextlib.suppress(ProcessLookupError):
             process.send_signal(signal.SIGINT)
         time.sleep(0.1)
-    check_stopped(workshop, process, 130, 5)
+    check_stopped(workshop, process, 130, 1)
 
 
 @pytest.mark.slow
@@ -543,7 +543,7 @@ def test_f5_of_two_runs_one_computes(workshop):
     begin = time.monotonic()
     with pytest.raises(GptkitError, match=f"pid {first.pid}"):
         list(run(prepare(workshop.folder / "job.yaml", registry(), Given()), None))
-    assert time.monotonic() - begin < 10
+    assert time.monotonic() - begin < 1
     first.kill()
     first.communicate()
     assert lock.exists()
@@ -630,7 +630,7 @@ def test_a_finished_job_again_takes_no_torch_and_no_time(workshop):
     )
     begin = time.monotonic()
     code, err = finish(workshop.folder, command=[sys.executable, "-c", code])
-    assert time.monotonic() - begin < 10
+    assert time.monotonic() - begin < 2
     assert code == 0 and "40 ok; out.jsonl is finished already" in err
     assert (workshop.folder / "out.jsonl").stat().st_mtime_ns == before
 
