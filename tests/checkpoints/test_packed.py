@@ -1,5 +1,7 @@
 """Packed weights on disk: found by what they were made of, and never trusted when damaged."""
 
+from pathlib import Path
+
 import pytest
 import torch
 
@@ -38,6 +40,27 @@ def test_a_model_is_packed_once_and_says_the_same_from_the_file(tiny, tmp_path, 
     assert [path.name.split("-")[1] for path in cached(tmp_path)] == [dtype]
     monkeypatch.setattr(assembly.cpu, "pack", None)  # it would be called
     assert answer(tiny, dtype) == first
+
+
+def test_embeddings_that_are_not_the_head_are_packed_too(tmp_path, monkeypatch):
+    monkeypatch.setenv("GPTKIT_HOME", str(tmp_path / "home"))
+    monkeypatch.setattr(packed, "KEPT_FROM", 0)
+    untied = save_tiny(tmp_path / "untied", tied=False)
+    first = answer(untied, "int8")
+    monkeypatch.setattr(assembly.cpu, "pack", None)
+    assert answer(untied, "int8") == first
+
+
+@pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="this system has no such file")
+def test_the_models_own_file_is_let_go_once_it_is_read(tiny, tmp_path):
+    """Where it had just been written, its embeddings once counted as 80 MB of a process."""
+    models = []
+    for is_packed in (False, True):
+        source = assembly.open_model(str(tiny))
+        models.append(assembly.load_model(source, registry(), dtype="int8"))
+        maps = Path("/proc/self/maps").read_text()
+        assert str(tiny) not in maps
+        assert (str(cached(tmp_path)[0]) in maps) == is_packed
 
 
 @pytest.mark.parametrize("harm", ["truncated", "empty", "of another shape", "no safetensors"])

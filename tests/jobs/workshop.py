@@ -8,7 +8,7 @@ import string
 CHARACTERS = string.ascii_letters + string.digits + " .,:;!?$-\n"
 
 
-def save_tiny(folder, block_size=128, seed=1):
+def save_tiny(folder, block_size=128, seed=1, **more):
     """Save a model of 2 layers with a small context, in characters; return its folder."""
     from gptkit.checkpoints.save import save_checkpoint
     from gptkit.model.config import GPTConfig
@@ -16,9 +16,8 @@ def save_tiny(folder, block_size=128, seed=1):
     from gptkit.plugin_host import registry
 
     tokenizer = registry().find("tokenizer", "char").value.train([CHARACTERS])
-    config = GPTConfig(
-        vocab_size=tokenizer.vocab_size, block_size=block_size, n_layer=2, n_head=2, n_embd=16
-    )
+    sizes = {"n_layer": 2, "n_head": 2, "n_embd": 16, **more}
+    config = GPTConfig(vocab_size=tokenizer.vocab_size, block_size=block_size, **sizes)
     model = GPT(config)
     model.init_weights(seed=seed)
     save_checkpoint(

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from gptkit.model.config import GPTConfig
+from gptkit.model.config import NAMED_SIZES, GPTConfig
 from gptkit.model.forward import Span
 from gptkit.model.gpt import GPT
 from gptkit.ranking import best
@@ -20,7 +20,7 @@ pytest.importorskip("numba", reason="the kernels need the extra `fast`")
 from gptkit.model.cpu import kernels, layout, packing, panel
 from gptkit.model.cpu.cache import PanelCache
 from gptkit.model.cpu.gpt import CpuGPT
-from gptkit.model.cpu.load import pack
+from gptkit.model.cpu.load import kinds_of, pack
 from gptkit.model.cpu.pool import pool
 
 SHAPES = {
@@ -110,16 +110,14 @@ def rounded(config, weights, kind):
         if ".c_" in name and name.endswith(".weight"):
             matrix = np.ascontiguousarray(value.numpy().T)
             out[name] = torch.from_numpy(unpack(packing.pack(matrix, kind)).copy()).T.contiguous()
-    head = "wte.weight" if config.tied else "lm_head.weight"
-    out["lm_head.weight"] = torch.from_numpy(
-        unpack(packing.pack(weights[head].numpy(), kind)).copy()
-    )
+    for name in ("wte.weight",) if config.tied else ("wte.weight", "lm_head.weight"):
+        table = unpack(packing.pack(weights[name].numpy(), kind))
+        out[name] = torch.from_numpy(table.copy())
     return out
 
 
 def torch_model(config, weights, kind):
-    untied = config.model_copy(update={"tied": False})
-    return GPT.from_tensors(untied, rounded(config, weights, kind))
+    return GPT.from_tensors(config, rounded(config, weights, kind))
 
 
 def ids(seed, n, config):
@@ -169,6 +167,36 @@ def test_logits_are_those_of_torch_with_the_rounded_weights(shape, kind):
     b = run(theirs, config, theirs.new_cache(5), MIXED)
     error = (a - b).square().mean().sqrt() / b.std()
     assert error < TOLERANCE[kind]
+
+
+@pytest.mark.parametrize("kind", panel.KINDS, ids=NAMES.get)
+@pytest.mark.parametrize("width", [65, 33])
+def test_a_token_becomes_its_row_of_the_packed_embeddings(width, kind):
+    config = SHAPES["a bigram model"].model_copy(update={"n_embd": width})
+    weights = weights_of(config)
+    model = model_of(config, weights, kind, 2)
+    tokens = [*range(65), 0]
+    x = model.hidden(tokens, [Span(0, 0, 64), Span(0, 0, 2)], model.new_cache(1))
+    assert (x == rounded(config, weights, kind)["wte.weight"][tokens]).all()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("dtype", "most", "equal"),
+    [("float32", 1e-5, 1), ("bfloat16", 0.03, 0.98), ("int8", 0.11, 0.93), ("int4", 1.2, 0.51)],
+)
+def test_logits_of_124m_are_near_those_of_float32(dtype, most, equal):
+    """`most` is the largest difference, `equal` the share of rows with the same best token."""
+    config = NAMED_SIZES["gpt2"]
+    model = GPT(config).init_weights(0).eval().requires_grad_(False)
+    weights = model.state_dict()
+    ours = CpuGPT(config, pack(config, weights, *kinds_of(dtype)), weights, pool(2))
+    texts = [ids(text, 64, config) for text in range(4)]
+    spans = [Span(slot, 0, 64) for slot in range(4)]
+    found = ours.step(sum(texts, []), spans, ours.new_cache(4), range(256))
+    wanted = model(torch.tensor(texts)).flatten(0, 1)
+    assert (found - wanted).abs().max() <= most
+    assert (found.argmax(-1) == wanted.argmax(-1)).float().mean() >= equal
 
 
 def test_a_trunk_is_read_in_the_step_that_completes_it():
@@ -445,12 +473,10 @@ def test_embeddings_of_any_type_are_read_as_numbers(dtypes):
     for name, dtype in zip(("wte.weight", "wpe.weight"), dtypes, strict=True):
         table = weights[name].to(getattr(torch, dtype))
         stored[name], rounded[name] = table.T.contiguous().T, table.float()
-    # The head is that of the rounded weights in both.
     spans, tokens = [Span(0, 0, 5)], ids(3, 5, config)
     found = []
-    for rest in (stored, rounded):
-        model = model_of(config, rounded, layout.F32, 2)
-        model = CpuGPT(config, model._packed, rest, model._pool)
+    for given in (stored, rounded):
+        model = model_of(config, given, layout.F32, 2)
         found.append(model.step(tokens, spans, model.new_cache(1), [0, 4]))
     assert (found[0] == found[1]).all()
 
@@ -479,12 +505,12 @@ def test_what_is_not_there_is_refused(tokens, span, wanted):
         model.head(torch.zeros(2, 3), [1])
 
 
-def test_embeddings_of_another_shape_are_refused():
+def test_positions_of_another_shape_are_refused():
     config = SHAPES["heads of 16"]
     weights = weights_of(config)
     model = model_of(config, weights, layout.F32, 2)
     wrong = {**weights, "wpe.weight": weights["wpe.weight"][:-1]}
-    with pytest.raises(ValueError, match="embeddings of shape"):
+    with pytest.raises(ValueError, match="embeddings of positions of shape"):
         CpuGPT(config, model._packed, wrong, model._pool)
 
 

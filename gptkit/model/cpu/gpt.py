@@ -32,11 +32,7 @@ if TYPE_CHECKING:
 
 MATRICES = ("attn.c_attn", "attn.c_proj", "mlp.c_fc", "mlp.c_proj")
 HEAD = "lm_head"
-_TABLES = {
-    torch.float32: layout.F32,
-    torch.bfloat16: layout.BF16,
-    torch.float16: layout.F16,
-}
+EMBEDDINGS = "wte"
 _NONE = np.empty((0, 0, 0, 0), np.int16)
 _WIDE = _NONE.view(np.float32)
 _NOTHING = Laid(layout.Kept(_NONE, _NONE, _WIDE, _WIDE, layout.F32, 0, 0))
@@ -58,13 +54,10 @@ class CpuGPT:
         rest: Mapping[str, Tensor],
         threads: Pool,
     ) -> None:
-        """`packed` has each of MATRICES as h.N.NAME, and HEAD; `rest` the other weights by name."""
+        """`packed` has each of MATRICES as h.N.NAME, HEAD, and EMBEDDINGS unless they are the
+        head's rows; `rest` the other weights by name."""
         self.config = config
         self._packed, self._pool = packed, threads
-        self._wte = _table(rest["wte.weight"], (config.vocab_size, config.n_embd))
-        self._wpe = None
-        if "wpe.weight" in rest:
-            self._wpe = _table(rest["wpe.weight"], (config.block_size, config.n_embd))
         n = config.n_layer  # may be 0, and the arrays have all their axes nevertheless
         head = packed[HEAD].row()
         matrices = [[packed[f"h.{i}.{name}"].row() for name in MATRICES] for i in range(n)]
@@ -75,8 +68,8 @@ class CpuGPT:
             np.array(vectors, np.float32).reshape(n, 9 * config.n_embd + config.mlp_width),
             head,
             _norm(config, rest, "ln_f") if config.final_norm else no_norm,
-            *_said(self._wte),
-            *_said(self._wpe),
+            packed[HEAD if config.tied else EMBEDDINGS].row(),
+            _positions(config, rest),
             config.n_head,
             config.head_size,
             config.layer_norm_epsilon,
@@ -146,7 +139,7 @@ class CpuGPT:
         n = len(order.tokens) if x is None else len(x)
         _check(rows, n, "row")  # padding has no logits
         _check(order.tokens, self.config.vocab_size, "token")
-        if self.config.n_layer or self._wpe is not None:  # a bigram's have no end
+        if self.config.n_layer or len(weights.value.wpe):  # a bigram's have no end
             _check(order.positions, self.config.block_size, "position")
         _check(order.slots, kept.value.keys.shape[1], "slot")
         logits = np.empty((len(rows), self.config.vocab_size), np.float32)
@@ -289,17 +282,14 @@ def _whole(n: int) -> int:
     return 1 << max(n - 1, 0).bit_length()
 
 
-def _table(found: Tensor, shape: tuple[int, int]) -> Tensor:
-    """Return embeddings of a shape as they are, mapped, where the kernels can read them so."""
-    if found.shape != shape:
-        raise ValueError(f"embeddings of shape {list(found.shape)}, not {list(shape)}")
-    found = found.contiguous()
-    return found if found.dtype in _TABLES else found.float()
-
-
-def _said(table: Tensor | None) -> tuple[int, int]:
-    """Return the address and the kind of embeddings."""
-    return (0, 0) if table is None else (table.data_ptr(), _TABLES[table.dtype])
+def _positions(config: GPTConfig, rest: Mapping[str, Tensor]) -> Floats:
+    """Return a copy of the embeddings of positions [T, C], [0, C] where a model has none."""
+    if "wpe.weight" not in rest:
+        return np.zeros((0, config.n_embd), np.float32)
+    found: Floats = np.array(rest["wpe.weight"].float().numpy(), order="C")
+    if found.shape != (config.block_size, config.n_embd):
+        raise ValueError(f"embeddings of positions of shape {list(found.shape)}")
+    return found
 
 
 def _norm(config: GPTConfig, rest: Mapping[str, Tensor], name: str) -> Floats:

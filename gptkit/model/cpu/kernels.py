@@ -24,12 +24,13 @@ from numba.extending import intrinsic
 from numba.np.arrayobj import make_array, populate_array
 
 from gptkit.model.cpu.layout import (
+    BF16,
     BF16_DOT,
-    F16,
     F32,
     FORMS,
     GROUP,
     INT4_DOT,
+    INT8,
     INT8_DOT,
     KIND,
     LANES,
@@ -53,7 +54,7 @@ from gptkit.model.cpu.panel import panel
 from gptkit.model.cpu.threads import OPTIONS, barrier, call, look
 
 _INLINE: dict[str, Any] = {**OPTIONS, "inline": "always"}
-_I16, _I32, _I64, _FLOAT = ir.IntType(16), ir.IntType(32), ir.IntType(64), ir.FloatType()
+_I32, _I64, _FLOAT = ir.IntType(32), ir.IntType(64), ir.FloatType()
 _f = np.float32
 
 
@@ -129,6 +130,7 @@ def _array_at(form: str) -> Any:
 
 
 _numbers_at, _table_at, _row_at, _rows_at = map(_array_at, ("i8:1", "i8:2", "f4:1", "f4:2"))
+_halves_at, _bytes_at = map(_array_at, ("i2:1", "u1:1"))
 
 
 @intrinsic
@@ -142,16 +144,6 @@ def _float_of_half(typing: Any, value: Any) -> Any:
         return builder.fpext(builder.bitcast(args[0], ir.HalfType()), _FLOAT)
 
     return types.float32(types.int16), generate
-
-
-@intrinsic
-def _half_at(typing: Any, at: Any) -> Any:
-    """Return the 16 bits at an address."""
-
-    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        return builder.load(builder.inttoptr(args[0], _I16.as_pointer()))
-
-    return types.int16(types.int64), generate
 
 
 @intrinsic
@@ -521,31 +513,42 @@ def _attend(
 
 
 @njit(**OPTIONS)
-def _add_embedding(x: Any, at: int, kind: int) -> None:
-    """Add the numbers of a kind at an address to x [C]."""
+def _unpack(x: Any, said: Any, m: int) -> None:
+    """Make x [C] row m of a packed matrix."""
+    kind, lane = said[KIND], m % LANES
+    at = said[WEIGHTS] + m // LANES * said[WEIGHTS_STRIDE]
+    scales = _halves_at(
+        said[SCALES] + m // LANES * said[SCALES_STRIDE], (said[N_IN] // GROUP * LANES,)
+    )
     if kind == F32:
-        _add_to(x, _row_at(at, (x.shape[0],)))
-    else:
+        floats = _row_at(at, (said[N_IN] * LANES,))
         for k in range(x.shape[0]):
-            bits = _half_at(at + 2 * k)
-            x[k] += (
-                _float_of_half(bits)
-                if kind == F16
-                else _float_of_bits(np.int32(bits) << np.int32(16))
-            )
+            x[k] = floats[k * LANES + lane]
+    elif kind == BF16 or kind == BF16_DOT:
+        halves = _halves_at(at, (said[N_IN] * LANES,))
+        for k in range(x.shape[0]):
+            bits = halves[2 * (k // 2 * LANES + lane) + k % 2]
+            x[k] = _float_of_bits(np.int32(bits) << np.int32(16))
+    elif kind == INT8 or kind == INT8_DOT:
+        steps = _bytes_at(at, (said[N_IN] * LANES,))
+        for k in range(x.shape[0]):
+            step = _f(steps[4 * (k // 4 * LANES + lane) + k % 4]) - _f(128)
+            x[k] = step * _float_of_half(scales[k // GROUP * LANES + lane])
+    else:
+        pairs = _bytes_at(at, (said[N_IN] // 2 * LANES,))
+        for k in range(x.shape[0]):
+            pair = pairs[4 * (k // 8 * LANES + lane) + k % 4]
+            step = _f((pair >> (k // 4 % 2 * 4)) & 15) - _f(8)
+            x[k] = step * _float_of_half(scales[k // GROUP * LANES + lane])
 
 
 @njit(**OPTIONS)
 def _embed(step: Step, m: int) -> None:
     """Make the state of row m of its token and its position."""
     weights, x = step.weights, step.x[m]
-    _fill(x)
-    wide = 4 if weights.wte_kind == F32 else 2
-    _add_embedding(x, weights.wte + step.tokens[m] * x.shape[0] * wide, weights.wte_kind)
-    if weights.wpe:
-        wide = 4 if weights.wpe_kind == F32 else 2
-        at = weights.wpe + step.places.positions[m] * x.shape[0] * wide
-        _add_embedding(x, at, weights.wpe_kind)
+    _unpack(x, weights.wte, step.tokens[m])
+    if weights.wpe.shape[0]:
+        _add_to(x, weights.wpe[step.places.positions[m]])
 
 
 @njit(**OPTIONS)

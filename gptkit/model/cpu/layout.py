@@ -13,10 +13,9 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-F32, BF16, BF16_DOT, INT8, INT4, INT8_DOT, INT4_DOT, F16 = range(8)
+F32, BF16, BF16_DOT, INT8, INT4, INT8_DOT, INT4_DOT = range(7)
 """How a matrix is stored and multiplied. `_DOT` takes activations in 16 or 8 bits too, and needs
-AVX-512 BF16 or VNNI; without it they stay float32, which any processor can do. Embeddings alone are
-in F16."""
+AVX-512 BF16 or VNNI; without it they stay float32, which any processor can do."""
 
 LANES = 16
 GROUP = 32
@@ -40,17 +39,15 @@ the same of its scales, its kind, K rounded up to groups, and O."""
 
 class Weights(NamedTuple):
     """A model's: matrices [layer, 4, 7] (c_attn, c_proj, c_fc, c_proj), norms and biases
-    [layer, 9 C + I], what is said of the head, and the norm before it [2, C], or none [2, 0]; the
-    addresses and kinds of the embeddings of tokens and positions, 0 where there are none."""
+    [layer, 9 C + I], what is said of the head, and the norm before it [2, C], or none [2, 0]; what
+    is said of the embeddings of tokens, and those of positions [T, C], or none [0, C]."""
 
     matrices: Any
     vectors: Any
     head: Any
     norm: Any
-    wte: int
-    wte_kind: int
-    wpe: int
-    wpe_kind: int
+    wte: Any
+    wpe: Any
     n_head: int
     head_size: int
     eps: float
@@ -131,7 +128,7 @@ class Call(NamedTuple):
 
 
 FORMS: Mapping[type, tuple[Form, ...]] = {
-    Weights: ("i8:3", "f4:2", "i8:1", "f4:2", *("i8",) * 6, "f8"),
+    Weights: ("i8:3", "f4:2", "i8:1", "f4:2", "i8:1", "f4:2", "i8", "i8", "f8"),
     Kept: ("i2:4", "i2:4", "f4:4", "f4:4", "i8", "i8", "i8"),
     Inputs: ("f4:2", "i1:2", "i2:2", "f4:2", "i4:2"),
     Room: (Inputs, "f4:2", "f4:2", "f4:2", "f4:3", "f4:3", "f4:4", "f4:2"),

@@ -65,17 +65,17 @@ def sizes(config: GPTConfig, dtype: str) -> dict[str, int]:
 def pack(
     config: GPTConfig, tensors: Mapping[str, Tensor], layers: int, last: int
 ) -> dict[str, Packed]:
-    """Return the matrices, which GPT-2 lays out as [in, out], packed: of one kind in the layers and
-    of another in the head."""
+    """Return the matrices packed: of one kind in the layers, where GPT-2 has them as [in, out], and
+    of another in the head and the embeddings."""
     from gptkit.model.cpu import packing
-    from gptkit.model.cpu.gpt import HEAD
+    from gptkit.model.cpu.gpt import EMBEDDINGS, HEAD
 
     packed = {}
     for name, (kind, *_) in _shapes(config, layers, last).items():
-        if name == HEAD:
-            matrix = tensors["wte.weight" if config.tied else "lm_head.weight"]
-        else:
-            matrix = tensors[f"{name}.weight"].T
+        stored = EMBEDDINGS if name == HEAD and config.tied else name
+        matrix = tensors[f"{stored}.weight"]
+        if name not in (HEAD, EMBEDDINGS):
+            matrix = matrix.T
         packed[name] = packing.pack(matrix.float().contiguous().numpy(), kind)
     return packed
 
@@ -107,7 +107,7 @@ def compile_kernels(tell: Callable[[str], None] | None) -> None:
 
 def _shapes(config: GPTConfig, layers: int, last: int) -> dict[str, tuple[int, int, int]]:
     """Return kind, n_out and n_in of each matrix that is packed."""
-    from gptkit.model.cpu.gpt import HEAD, MATRICES
+    from gptkit.model.cpu.gpt import EMBEDDINGS, HEAD, MATRICES
 
     c, inner = config.n_embd, config.mlp_width
     by_name = dict(zip(MATRICES, ((3 * c, c), (c, c), (inner, c), (c, inner)), strict=True))
@@ -116,7 +116,8 @@ def _shapes(config: GPTConfig, layers: int, last: int) -> dict[str, tuple[int, i
         for i in range(config.n_layer)
         for name, shape in by_name.items()
     }
-    return {**shapes, HEAD: (last, config.vocab_size, c)}
+    rows = {HEAD: (last, config.vocab_size, c)}
+    return {**shapes, **rows} if config.tied else {**shapes, **rows, EMBEDDINGS: rows[HEAD]}
 
 
 @contextmanager
