@@ -173,10 +173,12 @@ def test_or_have_an_error_in_their_place(
 
 
 def test_53_an_input_that_is_not_there_or_no_file(workshop, job, capsys):
-    code, err = job("in.jsonl", b"", capsys, inputs="none.jsonl")
-    path = workshop.folder / "none.jsonl"
-    assert code == 2
-    assert err.splitlines() == lines(f"inputs: can't read {path}: No such file or directory")
+    for name, hint in [("not-there.csv", ()), ("im.jsonl", ("did you mean 'in.jsonl'?",))]:
+        code, err = job("in.jsonl", b"", capsys, inputs=name)
+        path = workshop.folder / name
+        assert code == 2
+        said = f"inputs: can't read {path}: No such file or directory"
+        assert err.splitlines() == lines(said, *hint)
     (workshop.folder / "empty").mkdir()
     code, err = job("in.jsonl", b"", capsys, inputs="empty")
     assert code == 2

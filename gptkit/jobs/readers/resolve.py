@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import glob
 import os
 import shutil
@@ -12,7 +13,7 @@ import weakref
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
-from gptkit.errors import ConfigError, ResourceError
+from gptkit.errors import ConfigError, ResourceError, did_you_mean
 from gptkit.jobs import storage
 from gptkit.jobs.forms import COMPRESSIONS, SUFFIXES, Form, check_extras, form_of
 from gptkit.jobs.readers import text
@@ -83,7 +84,9 @@ class Resolver:
                 return self._pipe(path, name, shown)
             path.open("rb").close()
         except OSError as error:
-            raise ConfigError(f"{self.key}: can't read {shown}: {error.strerror}") from error
+            raise ConfigError(
+                f"{self.key}: can't read {shown}: {error.strerror}", hint=_near(path)
+            ) from error
         self._check_twice(found, shown)
         form = form_of(name)
         if form is None:
@@ -161,3 +164,11 @@ class Resolver:
 def _is_stdin(name: str) -> bool:
     """Return whether a name is `-`, or `-` and the form that comes from there: `-.csv`."""
     return name == STDIN or name.startswith("-.")
+
+
+def _near(path: Path) -> str | None:
+    """Return a hint that names the file beside a missing one whose name is most like its."""
+    with contextlib.suppress(OSError):
+        if not path.exists():
+            return did_you_mean(path.name, map(readable, os.listdir(path.parent)))
+    return None
