@@ -106,11 +106,13 @@ class Group:
 
     def branch(self, prompt: Sequence[int]) -> Twig:
         """Return a branch with another prompt."""
+        self._check_tokens(prompt)
         states = first_states(self.answer.request, self.vocab)
         return Twig(self, list(prompt), len(prompt), states)
 
     def fork(self, parent: Any, token: int) -> Twig:
         """Return `parent` with one more token."""
+        self._check_tokens([token])
         states = self._picked.get((id(parent), token))
         if states is None and parent.states is not None:
             observed = self.runner.unseen(parent, token)
@@ -138,6 +140,7 @@ class Group:
 
     def commit(self, token: int) -> bool:
         """Append a token to the answer; return False when that ended it."""
+        self._check_tokens([token])
         if not self.ended:
             event = self._commit(self.answer, Picked(token), None)
             self.events.append(event)
@@ -171,6 +174,13 @@ class Group:
                 f"strategy '{self.name}' draws no tokens, and a stage of the chain needs that",
                 hint="leave out mirostat, or the strategy",
             )
+
+    def _check_tokens(self, tokens: Sequence[int]) -> None:
+        for token in tokens:
+            if not 0 <= token < self.vocab.size:
+                raise PluginError(
+                    f"strategy '{self.name}' went on with {token}, no token of {self.vocab.size:,}"
+                )
 
     def _checked(self, wanted: Any) -> list[Twig]:
         branches = list(wanted)

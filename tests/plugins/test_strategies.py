@@ -8,10 +8,11 @@ import torch
 
 from gptkit.decoding.engine import Engine
 from gptkit.decoding.request import Choice, Request, Stops, resolve_chain
-from gptkit.errors import RequestError
+from gptkit.errors import PluginError, RequestError
 from gptkit.model.config import GPTConfig
 from gptkit.model.forward import Span
 from gptkit.model.gpt import GPT
+from gptkit.plugin_api import Strategy, param
 from gptkit.plugin_host import registry
 from gptkit_plugins.strategies import Beam, ClassifierFreeGuidance, Contrastive
 from tests.fakes import ByteTokenizer
@@ -237,6 +238,43 @@ def test_a_strategy_that_needs_more_room_is_refused(model):
     engine = Engine(model, SmallTokenizer(), n_slots=2)
     with pytest.raises(RequestError, match="'beam' needs 4 sequences at once"):
         engine.add(Request((3,), PLAIN, Stops(5), 0, strategy=plan(Beam)))
+
+
+class Stray(Strategy):
+    """Goes on with a token that is none, by each of the three ways."""
+
+    name = "stray"
+    help = "goes astray"
+    way = param("fork", help="by what")
+    token = param(20, help="which")
+
+    def width(self, p):
+        return 1
+
+    def run(self, loop, p):
+        if p.way == "fork":
+            yield [loop.fork(loop.root, p.token)]
+        elif p.way == "branch":
+            yield [loop.branch([1, p.token])]
+        else:
+            loop.commit(p.token)
+            yield [loop.root]
+
+
+@pytest.mark.parametrize("way", ["fork", "branch", "commit"])
+@pytest.mark.parametrize("token", [20, -1, 10**6])
+def test_a_strategy_that_goes_on_with_no_token_fails_alone(model, way, token):
+    engine = Engine(model, SmallTokenizer(), n_slots=4)
+    bad = Request((3, 5), PLAIN, Stops(5), 0, strategy=plan(Stray, way=way, token=token))
+    good = Request((3, 5), GREEDY, Stops(5), 0)
+    ids = engine.add(bad), engine.add(good)
+    ends = {}
+    while engine.busy:
+        ends |= {id: event for id, event in engine.step() if event.finish_reason}
+    assert str(ends[ids[0]].error) == f"strategy 'stray' went on with {token}, no token of 20"
+    assert isinstance(ends[ids[0]].error, PluginError)
+    assert ends[ids[1]].error is None
+    assert engine.slots.n_free == 4
 
 
 def test_strategies_and_plain_requests_share_a_step(model):
