@@ -1,4 +1,4 @@
-"""Every system by turns, three rounds: a table of medians, ratios within a round, and a picture."""
+"""Every system by turns, some rounds: a table of medians, ratios within a round, and a picture."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).parents[3]
 PICTURE = ROOT / "docs" / "images" / "speed.png"
-ROUNDS = 3
+ROUNDS = 7
 DTYPES = {
     "float32": ("gptkit", "llama.cpp", "CTranslate2", "transformers"),
     "bfloat16": ("gptkit", "llama.cpp", "transformers"),
@@ -97,10 +97,11 @@ def table() -> Group:
         }
         found: dict[tuple[Key, str], list[float]] = defaultdict(list)
         reading = []
-        for _ in range(ROUNDS):
+        for i in range(ROUNDS):
             reading.append(_reading())
+            turns = list(workers.items())[:: -1 if i % 2 else 1]
             for what, question in ASKED.items():
-                for key, worker in workers.items():
+                for key, worker in turns:
                     found[key, what].append(worker.ask(*question))
         starts = {key: worker.start for key, worker in workers.items()}
     _draw({key: median(values) for key, values in found.items()}, list(workers))
