@@ -17,7 +17,8 @@ from gptkit.ranking import best
 
 pytest.importorskip("numba", reason="the kernels need the extra `fast`")
 
-from gptkit.model.cpu import kernels, layout, packing, panel
+from gptkit.model.cpu import layout, packing, panel
+from gptkit.model.cpu.best import rank
 from gptkit.model.cpu.cache import PanelCache
 from gptkit.model.cpu.gpt import CpuGPT
 from gptkit.model.cpu.load import kinds_of, pack
@@ -367,7 +368,7 @@ def ranked(row, n):
     """Return the ids of the n best of a row, as one thread finds them."""
     row, n_spans = np.array(row, np.float32), -(-len(row) // layout.SPAN)
     keys, tokens, tops = np.empty(n, np.int32), np.empty(n, np.int64), np.empty(n, np.int32)
-    held = kernels._rank(row, 0, keys, tokens, np.empty(n_spans, np.int32), tops)
+    held = rank(row, 0, keys, tokens, np.empty(n_spans, np.int32), tops)
     return tokens[:held].tolist()
 
 

@@ -51,6 +51,17 @@ def test_code_that_is_on_disk_needs_no_numba():
     assert load() == "loaded"
 
 
+def test_code_is_kept_for_all_sources_that_it_is_made_of():
+    """One that was left out could change, and the code on disk would be taken nevertheless."""
+    here = "gptkit.model.cpu."
+    code = f"import sys; import {here}kernels; print(*(m for m in sys.modules if {here!r} in m))"
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    modules = {name.removeprefix(here) for name in done.stdout.split()}
+    assert modules | {"library"} == set(library.SOURCES)
+
+
 def test_the_code_calls_nobody_but_the_system():
     """Allocations, reference counts and errors of numba would be calls of symbols that are only
     there with numba; those of its wrappers are never come to."""

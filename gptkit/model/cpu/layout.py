@@ -107,7 +107,7 @@ class Ranks(NamedTuple):
 
 class Call(NamedTuple):
     """How a step is asked for: numbers and addresses. Behind it lie, also in int64, the tokens; the
-    parts of `kernels.Places`; and the rows wanted. Where x is 0, it is that of the room."""
+    parts of `step.Places`; and the rows wanted. Where x is 0, it is that of the room."""
 
     panels: int
     is_normed: int

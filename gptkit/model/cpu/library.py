@@ -33,7 +33,10 @@ if TYPE_CHECKING:
     Code = dict[str, dict[str, Any]]
     """Of each function its object file in base64, its symbol, and the symbols that it needs."""
 
-SOURCES = ("kernels", "layout", "library", "panel", "processor", "threads")
+SOURCES = (
+    *("arithmetic", "attention", "best", "kernels", "layout", "library", "panel", "processor"),
+    *("step", "threads"),
+)
 """The modules that the code depends on."""
 FUNCTIONS = {
     "panels": (None, 17),
