@@ -26,6 +26,7 @@ from gptkit.model.cpu.layout import (
     BF16_DOT,
     F32,
     GROUP,
+    INT4,
     INT4_DOT,
     INT8,
     INT8_DOT,
@@ -39,7 +40,7 @@ from gptkit.model.cpu.layout import (
     WEIGHTS,
     WEIGHTS_STRIDE,
 )
-from gptkit.model.cpu.panel import panel
+from gptkit.model.cpu.panel import TILES, tile
 from gptkit.model.cpu.step import bytes_at, halves_at, opened, row_at
 from gptkit.model.cpu.threads import OPTIONS, barrier, call, look
 
@@ -48,6 +49,9 @@ if TYPE_CHECKING:
     from gptkit.model.cpu.step import Step
 
 _f = np.float32
+_ONE, _TWO, _FOUR, _EIGHT, _OF_MORE, _PAIR = range(len(TILES))
+_MANY = 24  # rows
+_TOGETHER = 64  # rows, whose inputs stay in the second level of the cache
 
 
 @njit(**OPTIONS)
@@ -70,28 +74,55 @@ def panels(
     ldy: int,
     ahead: int,
 ) -> None:
-    """Panels first .. last - 1 times n rows, in tiles; the rest is as for `panel`."""
-    for p in range(first, last):
-        m = 0
-        while m < n:
-            rows = 8 if n - m >= 8 else 4 if n - m >= 4 else 2 if n - m >= 2 else 1
-            group = m * ldg * 4
-            panel(
-                kind,
-                rows,
-                w + p * ldw,
-                scales + p * lds,
-                x + m * ldx,
-                ldx,
-                x_scales + group,
-                x_sums + group,
-                ldg,
-                k,
-                y + p * LANES * 4 + m * ldy * 4,
-                ldy,
-                ahead,
-            )
-            m += rows
+    """Panels first .. last - 1 times n rows, in tiles; the rest is as for `tile`. What is read
+    after a panel is `ahead` bytes further, or, where that is 0, the next one."""
+    for start in range(0, n, _TOGETHER):
+        end = min(n, start + _TOGETHER)
+        in_pairs = end - start >= _MANY and kind != INT8 and kind != INT4
+        p = first
+        while p < last:
+            is_pair = in_pairs and p + 1 < last
+            n_panels = 2 if is_pair else 1
+            there = w + p * ldw + (ahead if ahead else n_panels * ldw)
+            m, q, fetched = start, p, 0
+            while m < end:
+                left = end - m
+                share = ldw  # of what is fetched
+                if is_pair and left >= 4:
+                    which, rows, share = _PAIR, 4, ldw >> 2
+                elif left >= 8 and end - start >= 16:
+                    which, rows, share = _OF_MORE, 8, ldw >> 1
+                elif left >= 8:
+                    which, rows = _EIGHT, 8
+                elif left >= 4:
+                    which, rows = _FOUR, 4
+                elif left >= 2:
+                    which, rows = _TWO, 2
+                else:
+                    which, rows = _ONE, 1
+                tile(
+                    kind,
+                    which,
+                    w + q * ldw,
+                    ldw,
+                    scales + q * lds,
+                    lds,
+                    x + m * ldx,
+                    ldx,
+                    x_scales + m * ldg * 4,
+                    x_sums + m * ldg * 4,
+                    ldg,
+                    k,
+                    y + q * LANES * 4 + m * ldy * 4,
+                    ldy,
+                    there + fetched,
+                )
+                fetched = min(fetched + share, n_panels * ldw - share)
+                if is_pair and rows < 4 and q == p:
+                    q += 1  # the rest of the rows, which one panel does at a time
+                else:
+                    m, q = m + rows, p
+            p += n_panels
 
 
 @njit(**OPTIONS)
@@ -171,7 +202,7 @@ def _multiply(
         matrix[N_IN],
         y,
         ldy,
-        matrix[WEIGHTS_STRIDE],
+        0,
     )
 
 
