@@ -278,7 +278,8 @@ def _packed(
         packed = _pack(source, tensors, dtype)
         packed_weights.keep(source, dtype, packed)
     else:
-        read = {name: tensor for name, tensor in tensors.items() if tensor.ndim == 1}
+        is_read = {name: t.ndim == 1 or name == "wpe.weight" for name, t in tensors.items()}
+        read = {name: tensor for name, tensor in tensors.items() if is_read[name]}
     forward = cpu.model(source.config, packed, tensors, dtype, torch.get_num_threads())
     return forward, read
 

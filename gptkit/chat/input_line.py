@@ -19,6 +19,7 @@ from prompt_toolkit.styles import Style
 
 from gptkit.chat.completion import CommandCompleter
 from gptkit.chat.input_history import InputHistory
+from gptkit.errors import Terminated
 from gptkit.text.safe import safe
 
 if TYPE_CHECKING:
@@ -106,9 +107,13 @@ class InputLine:
             pre_run()
 
         self.has_opened = False
-        return self.prompt.prompt(
-            [("class:prompt", PROMPT)], default=default, pre_run=opens, handle_sigint=False
-        )
+        try:
+            return self.prompt.prompt(
+                [("class:prompt", PROMPT)], default=default, pre_run=opens, handle_sigint=False
+            )
+        except Terminated:  # while the first screen is drawn, nobody else leaves it
+            self.prompt.app.renderer.reset()
+            raise
 
     def interrupt(self) -> bool:
         """Have the prompt end by KeyboardInterrupt; return False where it ends anyway.

@@ -39,6 +39,7 @@ class Keyboard:
             return
         self._before = termios.tcgetattr(sys.stdin.fileno())
         quiet = list(self._before)
+        quiet[0] &= ~termios.ICRNL  # as at a prompt, or Alt-Enter would be another key
         quiet[3] &= ~(termios.ECHO | termios.ICANON)
         quiet[3] |= termios.NOFLSH  # or Ctrl-C would throw away what was typed
         self._set(quiet)

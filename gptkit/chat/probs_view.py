@@ -13,6 +13,7 @@ from prompt_toolkit.styles import Style
 from prompt_toolkit.utils import get_cwidth
 
 from gptkit.chat.probs import LEVELS, Probs
+from gptkit.errors import Terminated
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -67,7 +68,11 @@ def look(session: Session, turn: Turn) -> tuple[int, int] | None:
         style=PLAIN if "NO_COLOR" in os.environ else STYLE,
         full_screen=True,
     )
-    return app.run()
+    try:
+        return app.run()
+    except Terminated:  # while the first screen is drawn, nobody else leaves it
+        app.renderer.reset()
+        raise
 
 
 def draw(probs: Probs, columns: int, lines: int) -> list[Line]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from operator import index
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -106,7 +107,8 @@ class Group:
 
     def branch(self, prompt: Sequence[int]) -> Twig:
         """Return a branch with another prompt."""
-        self._check_tokens(prompt)
+        own = set(self.answer.request.prompt_ids)  # which may have padded ids of the model
+        self._check_tokens([token for token in prompt if token not in own])
         states = first_states(self.answer.request, self.vocab)
         return Twig(self, list(prompt), len(prompt), states)
 
@@ -176,7 +178,7 @@ class Group:
             )
 
     def _check_tokens(self, tokens: Sequence[int]) -> None:
-        for token in tokens:
+        for token in map(index, tokens):
             if not 0 <= token < self.vocab.size:
                 raise PluginError(
                     f"strategy '{self.name}' went on with {token}, no token of {self.vocab.size:,}"

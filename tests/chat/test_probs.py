@@ -1,13 +1,20 @@
 """The token view against the model's own logits."""
 
+import io
 import math
 
 import pytest
 import torch
+from prompt_toolkit.application import create_app_session
+from prompt_toolkit.data_structures import Size
+from prompt_toolkit.input import create_pipe_input
+from prompt_toolkit.output.vt100 import Vt100_Output
 from prompt_toolkit.utils import get_cwidth
 
+from gptkit.chat import probs_view
 from gptkit.chat.probs import LEVELS, Cell, Probs, shown
 from gptkit.chat.probs_view import draw, percent
+from gptkit.errors import Terminated
 from tests.chat.talk import say, session, sort
 from tests.fakes import FlatModel, chat_model
 
@@ -198,3 +205,23 @@ def test_without_a_screen_it_is_a_table():
     shown = last(talk).rows()
     assert shown[0] == ("token", "p", "else") and len(shown) == 13
     assert shown[1][1] == f"{last(talk).cells[0].p:.3f}"
+
+
+def test_an_end_that_comes_in_the_first_drawing_leaves_the_screen(monkeypatch):
+    """The cursor once stayed hidden, and the screen the other one."""
+
+    def ended(*_):
+        raise Terminated
+
+    monkeypatch.setattr(probs_view, "draw", ended)
+    talk, written = talk_with_an_answer(), io.StringIO()
+    output = Vt100_Output(written, lambda: Size(24, 80), term="xterm")
+    with (
+        create_pipe_input() as keys,
+        create_app_session(keys, output),
+        pytest.raises(Terminated),
+    ):
+        probs_view.look(talk, talk.conversation.cursor)
+    said = written.getvalue()
+    assert said.index("\x1b[?1049h") < said.index("\x1b[?1049l")
+    assert said.rindex("\x1b[?25h") > said.rfind("\x1b[?25l")

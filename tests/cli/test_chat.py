@@ -83,6 +83,15 @@ def test_ctrl_c_stops_the_answer_and_keeps_what_was_said(start):
     assert chat.wait_for_exit() == 0
 
 
+def test_alt_enter_during_an_answer_begins_a_line_too(start):
+    """It was Enter there: the terminal made its carriage return another key."""
+    chat = start("abcdefghij" * 4, "two", delay_s=0.05)
+    chat.type("go\r")
+    chat.wait("abc")
+    chat.type("first\x1b\rsecond\r")
+    chat.wait("> first\n  second")
+
+
 def test_input_history_is_private_and_there_in_the_next_start(start, tmp_path):
     home = tmp_path / "home"
     more = {"GPTKIT_HOME": str(home)}

@@ -187,7 +187,8 @@ def test_a_token_becomes_its_row_of_the_packed_embeddings(width, kind):
     [("float32", 1e-5, 1), ("bfloat16", 0.03, 0.98), ("int8", 0.11, 0.93), ("int4", 1.2, 0.51)],
 )
 def test_logits_of_124m_are_near_those_of_float32(dtype, most, equal):
-    """`most` is the largest difference, `equal` the share of rows with the same best token."""
+    """`most` is the largest difference, `equal` the share of rows with the same best token; with
+    AVX-512 VNNI and BF16 7e-2 and 95 % were measured in int8, 0.73 and 55 % in int4."""
     config = NAMED_SIZES["gpt2"]
     model = GPT(config).init_weights(0).eval().requires_grad_(False)
     weights = model.state_dict()
@@ -270,6 +271,21 @@ def test_a_rows_bits_depend_on_no_neighbour_no_slot_and_no_number_of_threads(kin
                     for i, text in enumerate(texts):
                         both = logits[i].numpy().tobytes() + after[i].numpy().tobytes()
                         assert found.setdefault((trunk, text), both) == both
+
+
+@pytest.mark.parametrize("kind", panel.KINDS, ids=NAMES.get)
+@pytest.mark.parametrize("shape", ["nothing divides", "heads of 80, untied, no bias"])
+def test_a_text_at_once_has_the_bits_of_one_token_after_another(shape, kind):
+    """Many rows are multiplied by two panels at a time, in attention and for the logits too."""
+    config = SHAPES[shape]
+    model = model_of(config, weights_of(config), kind, 1)
+    tokens, cache = ids(0, 150, config), model.new_cache(1)
+    single = torch.cat(
+        [model.step([token], [Span(0, i, 1)], cache, [0]) for i, token in enumerate(tokens)]
+    )
+    for n in (2, 5, 16, 23, 24, 25, 31, 32, 33, 35, 63, 64, 65, 87, 96, 97, 128, 129, 150):
+        at_once = model.step(tokens[:n], [Span(0, 0, n)], model.new_cache(1), range(n))
+        assert torch.equal(at_once, single[:n])
 
 
 def test_working_space_has_no_near_neighbour_whose_rows_would_get_other_bits():

@@ -169,6 +169,6 @@ def _is_stdin(name: str) -> bool:
 def _near(path: Path) -> str | None:
     """Return a hint that names the file beside a missing one whose name is most like its."""
     with contextlib.suppress(OSError):
-        if not path.exists():
+        if not os.path.lexists(path):
             return did_you_mean(path.name, map(readable, os.listdir(path.parent)))
     return None

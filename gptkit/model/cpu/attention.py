@@ -148,7 +148,7 @@ def attend(
     keys, values = kept.keys[layer], kept.values[layer]
     queries, scores, mixed = room.queries[t, :n], room.scores[t], room.mixed[t]
     ld = scores.shape[1]
-    scale = _f(1) / np.sqrt(_f(d_head))
+    inverse = _f(1) / np.sqrt(_f(d_head))
     n_threads = room.queries.shape[0]
     ahead = keys[0, 0].nbytes * n_threads  # to the keys and values of this thread's next head
     if not block[4]:
@@ -157,7 +157,7 @@ def attend(
     for m in range(n):
         query = room.y[rows[m], head * d_head : (head + 1) * d_head]
         for d in range(d_head):
-            queries[m, d] = query[d] * scale
+            queries[m, d] = query[d] * inverse
         fill(queries[m, d_head:])
     panel = shared >> 4  # of the slot, where the row's own positions begin
     own = (shared + 15) >> 4 << 4  # where the scores of that panel begin

@@ -257,7 +257,7 @@ def _room(config: GPTConfig, n: int, n_threads: int) -> layout.Room:
     # A trunk and the slot's own positions may each begin in the middle of a panel.
     longest = round_up(config.block_size, layout.LANES) + 3 * layout.LANES
     n_in = round_up(max(config.n_embd, config.mlp_width), layout.GROUP)
-    n_in += layout.GROUP  # rows that are whole pages apart would share a few lines of the cache
+    n_in += layout.GROUP  # rows that are whole pages apart would share a few sets of the cache
     short = aligned((n, 2 * n_in), np.int8)
     inputs = layout.Inputs(
         aligned((n, n_in), np.float32),

@@ -1,14 +1,12 @@
 """The kernels of a step on a CPU, in numba, over weights in panels of 16 output rows.
 
-Keys and values lie in the same layout as weights, so that attention runs on the same loop. A row's
-sums are taken in one order whatever the number of rows, the number of threads, and the place where
-it stands; so its bits depend on nothing but the row.
+A row's sums are taken in one order whatever the number of rows, the number of threads, and the
+place where it stands; so its bits depend on nothing but the row.
 
 Nothing here may raise or allocate: the compiled code knows no Python.
 
-Shapes: N rows of a step, K inputs and O outputs of a matrix, P = O / 16 panels, C model width, I
-MLP width, H heads, D head size, T positions of a slot; all widths that vectors read are rounded
-up, and what is too much is zero.
+Shapes: N rows of a step, K inputs and O outputs of a matrix, C model width, I MLP width; all widths
+that vectors read are rounded up, and what is too much is zero.
 """
 
 from __future__ import annotations
@@ -26,7 +24,6 @@ from gptkit.model.cpu.layout import (
     BF16_DOT,
     F32,
     GROUP,
-    INT4,
     INT4_DOT,
     INT8,
     INT8_DOT,
@@ -40,7 +37,16 @@ from gptkit.model.cpu.layout import (
     WEIGHTS,
     WEIGHTS_STRIDE,
 )
-from gptkit.model.cpu.panel import TILES, tile
+from gptkit.model.cpu.panel import (
+    DEQUANTISED,
+    EIGHT,
+    EIGHT_OF_MORE,
+    FOUR,
+    ONE,
+    PAIR,
+    TWO,
+    tile,
+)
 from gptkit.model.cpu.step import bytes_at, halves_at, opened, row_at
 from gptkit.model.cpu.threads import OPTIONS, barrier, call, look
 
@@ -49,9 +55,8 @@ if TYPE_CHECKING:
     from gptkit.model.cpu.step import Step
 
 _f = np.float32
-_ONE, _TWO, _FOUR, _EIGHT, _OF_MORE, _PAIR = range(len(TILES))
-_MANY = 24  # rows
-_TOGETHER = 64  # rows, whose inputs stay in the second level of the cache
+_MANY = 32  # rows: eight tiles prefetch a quarter of two panels each
+_ROWS = 64  # whose inputs stay in the second level of the cache
 
 
 @njit(**OPTIONS)
@@ -76,33 +81,30 @@ def panels(
 ) -> None:
     """Panels first .. last - 1 times n rows, in tiles; the rest is as for `tile`. What is read
     after a panel is `ahead` bytes further, or, where that is 0, the next one."""
-    for start in range(0, n, _TOGETHER):
-        end = min(n, start + _TOGETHER)
-        in_pairs = end - start >= _MANY and kind != INT8 and kind != INT4
+    size = ldw  # bytes of a panel that are read
+    if kind == F32:
+        size = k * LANES * 4
+    elif kind == BF16 or kind == BF16_DOT:
+        size = k * LANES * 2
+    for start in range(0, n, _ROWS):
+        end = min(n, start + _ROWS)
+        in_pairs = end - start >= _MANY and kind not in DEQUANTISED
         p = first
         while p < last:
-            is_pair = in_pairs and p + 1 < last
-            n_panels = 2 if is_pair else 1
-            there = w + p * ldw + (ahead if ahead else n_panels * ldw)
-            m, q, fetched = start, p, 0
+            n_panels = 2 if in_pairs and p + 1 < last else 1
+            next_at = w + p * ldw + (ahead if ahead else n_panels * ldw)
+            m, q, done = start, p, 0  # done is prefetched
             while m < end:
                 left = end - m
-                share = ldw  # of what is fetched
-                if is_pair and left >= 4:
-                    which, rows, share = _PAIR, 4, ldw >> 2
-                elif left >= 8 and end - start >= 16:
-                    which, rows, share = _OF_MORE, 8, ldw >> 1
+                if n_panels == 2 and left >= 4:
+                    its = PAIR
                 elif left >= 8:
-                    which, rows = _EIGHT, 8
-                elif left >= 4:
-                    which, rows = _FOUR, 4
-                elif left >= 2:
-                    which, rows = _TWO, 2
+                    its = EIGHT_OF_MORE if end - start >= 16 else EIGHT
                 else:
-                    which, rows = _ONE, 1
+                    its = FOUR if left >= 4 else TWO if left >= 2 else ONE
                 tile(
                     kind,
-                    which,
+                    its.which,
                     w + q * ldw,
                     ldw,
                     scales + q * lds,
@@ -115,13 +117,14 @@ def panels(
                     k,
                     y + q * LANES * 4 + m * ldy * 4,
                     ldy,
-                    there + fetched,
+                    next_at + done + (ldw - size if done >= size else 0),
                 )
-                fetched = min(fetched + share, n_panels * ldw - share)
-                if is_pair and rows < 4 and q == p:
-                    q += 1  # the rest of the rows, which one panel does at a time
+                part = size >> its.halvings
+                done = min(done + part, n_panels * size - part)
+                if its.panels < n_panels and q == p:
+                    q += 1  # the last rows, by one panel at a time
                 else:
-                    m, q = m + rows, p
+                    m, q = m + its.rows, p
             p += n_panels
 
 
@@ -234,29 +237,29 @@ def _gelu(row: Any) -> None:
 
 
 @njit(**OPTIONS)
-def _unpack(x: Any, said: Any, m: int) -> None:
-    """Make x [C] row m of a packed matrix."""
-    kind, lane = said[KIND], m % LANES
-    at = said[WEIGHTS] + m // LANES * said[WEIGHTS_STRIDE]
+def _unpack(x: Any, matrix: Any, m: int) -> None:
+    """Make x [C] row m of a matrix, dequantised."""
+    kind, lane = matrix[KIND], m % LANES
+    at = matrix[WEIGHTS] + m // LANES * matrix[WEIGHTS_STRIDE]
     scales = halves_at(
-        said[SCALES] + m // LANES * said[SCALES_STRIDE], (said[N_IN] // GROUP * LANES,)
+        matrix[SCALES] + m // LANES * matrix[SCALES_STRIDE], (matrix[N_IN] // GROUP * LANES,)
     )
     if kind == F32:
-        floats = row_at(at, (said[N_IN] * LANES,))
+        floats = row_at(at, (matrix[N_IN] * LANES,))
         for k in range(x.shape[0]):
             x[k] = floats[k * LANES + lane]
     elif kind == BF16 or kind == BF16_DOT:
-        halves = halves_at(at, (said[N_IN] * LANES,))
+        halves = halves_at(at, (matrix[N_IN] * LANES,))
         for k in range(x.shape[0]):
             bits = halves[2 * (k // 2 * LANES + lane) + k % 2]
             x[k] = float_of_bits(np.int32(bits) << np.int32(16))
     elif kind == INT8 or kind == INT8_DOT:
-        steps = bytes_at(at, (said[N_IN] * LANES,))
+        steps = bytes_at(at, (matrix[N_IN] * LANES,))
         for k in range(x.shape[0]):
             step = _f(steps[4 * (k // 4 * LANES + lane) + k % 4]) - _f(128)
             x[k] = step * float_of_half(scales[k // GROUP * LANES + lane])
     else:
-        pairs = bytes_at(at, (said[N_IN] // 2 * LANES,))
+        pairs = bytes_at(at, (matrix[N_IN] // 2 * LANES,))
         for k in range(x.shape[0]):
             pair = pairs[4 * (k // 8 * LANES + lane) + k % 4]
             step = _f((pair >> (k // 4 % 2 * 4)) & 15) - _f(8)

@@ -67,8 +67,8 @@ class Kept(NamedTuple):
 
 
 class Inputs(NamedTuple):
-    """Rows as a product reads them: float32 [N, K]; or int8 [N, 2 K], which is bfloat16 [N, K] too,
-    in the same memory. Groups of int8 have scales and sums [N, K / 32]."""
+    """Rows as a product reads them: float32 [N, > K]; or int8 [N, > 2 K], which is bfloat16
+    [N, > K] too, in the same memory. Groups of int8 have scales and sums [N, > K / 32]."""
 
     floats: Any
     bytes: Any

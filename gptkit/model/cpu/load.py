@@ -38,7 +38,8 @@ def describe() -> str:
 
 
 def kinds_of(dtype: str) -> tuple[int, int]:
-    """Return the kinds of the layers' matrices and of the head, the fastest of this processor.
+    """Return the kinds of the layers' matrices, and of the head and the embeddings of tokens: the
+    fastest of this processor.
 
     The head of 4 bits has 8: a word's last bit of probability is decided there.
     """

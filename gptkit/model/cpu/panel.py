@@ -28,21 +28,22 @@ from gptkit.model.cpu.processor import HAS_BF16_DOT, HAS_INT8_DOT
 
 
 class Tile(NamedTuple):
-    """How many rows of inputs and panels are multiplied at once, and which part of what will be
-    read next is fetched meanwhile: one of so many."""
+    """How many rows of inputs and panels are multiplied at once, and how often the next panel is
+    halved to give the part of it that is prefetched meanwhile."""
 
+    which: int
     rows: int
     panels: int
-    parts: int
+    halvings: int
 
 
-TILES = (
-    *(Tile(1, 1, 1), Tile(2, 1, 1), Tile(4, 1, 1), Tile(8, 1, 1)),
-    Tile(8, 1, 2),  # for more rows than eight
-    Tile(4, 2, 4),  # for many: a broadcast serves two panels
-)
-UNPACKED = (INT8, INT4)
-"""Kinds whose weights are made floats first, which one panel does for eight rows at once."""
+ONE, TWO, FOUR, EIGHT = (Tile(i, 1 << i, 1, 0) for i in range(4))
+EIGHT_OF_MORE = Tile(4, 8, 1, 1)
+PAIR = Tile(5, 4, 2, 2)
+"""For many rows: a broadcast serves two panels."""
+TILES = (ONE, TWO, FOUR, EIGHT, EIGHT_OF_MORE, PAIR)
+DEQUANTISED = (INT8, INT4)
+"""Kinds whose weights are made floats first: once for eight rows, so that there are no pairs."""
 
 _I8, _I16, _I32, _I64 = (ir.IntType(bits) for bits in (8, 16, 32, 64))
 _FLOAT = ir.FloatType()
@@ -87,7 +88,7 @@ class _Emit:
         value.align = align
         return value
 
-    def fetch(self, at: Any, n_lines: int) -> None:
+    def prefetch(self, at: Any, n_lines: int) -> None:
         """Have lines of the cache come from memory while others are used."""
         pointer = _I8.as_pointer()
         kinds = ir.FunctionType(ir.VoidType(), [pointer, _I32, _I32, _I32])
@@ -125,7 +126,7 @@ class _Emit:
 
     def tile(self, kind: int, tile: Tile, args: Any) -> None:
         """Write the loop for one kind of weights and a tile."""
-        w, ldw, scales, lds, x, ldx, x_scales, x_sums, ldg, n_inputs, y, ldy, there = args
+        w, ldw, scales, lds, x, ldx, x_scales, x_sums, ldg, n_inputs, y, ldy, next_at = args
         b, n = self.b, tile.rows
         dots = kind in (INT8_DOT, INT4_DOT)
         n_sums = 1 if dots else 2  # for each row: two chains hide the latency of an fma
@@ -147,8 +148,8 @@ class _Emit:
         for one in sums:
             one.add_incoming(ir.Constant(_VF, [0.0] * LANES), before)
         acc = list(sums)
-        n_fetched = n_lines // tile.parts
-        self.fetch(b.add(there, b.mul(i, ir.Constant(_I64, 64 * n_fetched))), n_fetched)
+        n_early = n_lines >> tile.halvings
+        self.prefetch(b.add(next_at, b.mul(i, ir.Constant(_I64, 64 * n_early))), n_early)
         w_offset = b.mul(i, ir.Constant(_I64, 64 * n_lines))
         offset = b.mul(i, ir.Constant(_I64, x_bytes))
         wp = [b.add(panel, w_offset) for panel in w_panels]
@@ -281,21 +282,19 @@ def tile(
     k: Any,
     y: Any,
     ldy: Any,
-    there: Any,
+    next_at: Any,
 ) -> Any:
     """Multiply a tile, `which` of TILES. All are int64: addresses; strides in bytes from one panel
     to the next (ldw, lds) and one row to the next (ldx), in numbers ldg (scales and sums) and ldy;
-    k inputs; and the address of what is to be fetched."""
+    k inputs; and the address of what is prefetched."""
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         builder.function.attributes.add("noinline")  # the loops are compiled once
         emit = _Emit(builder)
         for one in KINDS:
             with builder.if_then(builder.icmp_signed("==", args[0], ir.Constant(_I64, one))):
-                for i, its in enumerate(TILES):
-                    if its.panels > 1 and one in UNPACKED:
-                        continue
-                    is_it = builder.icmp_signed("==", args[1], ir.Constant(_I64, i))
+                for its in TILES[:-1] if one in DEQUANTISED else TILES:
+                    is_it = builder.icmp_signed("==", args[1], ir.Constant(_I64, its.which))
                     with builder.if_then(is_it):
                         emit.tile(one, its, args[2:])
         return context.get_dummy_value()

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).parents[3]
 PICTURE = ROOT / "docs" / "images" / "speed.png"
-ROUNDS = 7
+ROUNDS = 5
 DTYPES = {
     "float32": ("gptkit", "llama.cpp", "CTranslate2", "transformers"),
     "bfloat16": ("gptkit", "llama.cpp", "transformers"),
