@@ -1,6 +1,7 @@
 """The kernels on other processors, on a cold cache, and beside each other."""
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -43,7 +44,7 @@ def test_a_processor_without_avx_512_computes_the_same(tmp_path):
     process = start(tests, tmp_path, **haswell)
     said, wrong = process.communicate(timeout=600)
     assert process.returncode == 0, said + wrong
-    assert " passed in " in said
+    assert re.search(r"\d+ passed", said)
 
 
 @pytest.mark.slow
