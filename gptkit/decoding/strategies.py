@@ -107,10 +107,11 @@ class Group:
 
     def branch(self, prompt: Sequence[int]) -> Twig:
         """Return a branch with another prompt."""
+        tokens = list(map(index, prompt))
         own = set(self.answer.request.prompt_ids)  # which may have padded ids of the model
-        self._check_tokens([token for token in prompt if token not in own])
+        self._check_tokens([token for token in tokens if token not in own])
         states = first_states(self.answer.request, self.vocab)
-        return Twig(self, list(prompt), len(prompt), states)
+        return Twig(self, tokens, len(tokens), states)
 
     def fork(self, parent: Any, token: int) -> Twig:
         """Return `parent` with one more token."""
